@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+# Builds, checks and installs ismredir. `make help` lists the targets.
+
+B	?= build
+PREFIX	?= /usr/local
+SBINDIR	?= $(PREFIX)/sbin
+MANDIR	?= $(PREFIX)/share/man
+COMPDIR	?= $(PREFIX)/share/bash-completion/completions
+DOCDIR	?= $(PREFIX)/share/doc/ismredir
+EXAMPLEDIR ?= $(DOCDIR)/examples
+DESTDIR	?=
+
+VERSION	:= 0.1.0
+
+V ?= 0
+ifeq ($(V),0)
+Q := @
+say = @printf '  %-7s %s\n' $(1) $(2);
+else
+Q :=
+say =
+endif
+
+# bookworm: bpftool is in /usr/sbin, off a user's PATH
+CLANG	?= $(firstword $(foreach c,clang clang-19 clang-16 clang-15 clang-14,$(shell command -v $(c))))
+BPFTOOL	?= $(firstword $(wildcard $(shell command -v bpftool) /usr/sbin/bpftool /usr/local/sbin/bpftool))
+PKGS	:= libbpf json-c smartcols inih libcap-ng
+
+ARCH	:= $(shell uname -m | sed 's/x86_64/x86/; s/aarch64/arm64/; s/s390x/s390/; s/riscv64/riscv/')
+MULTI	:= $(shell $(CC) -print-multiarch 2>/dev/null)
+
+WERROR	?= $(if $(CI),1,0)
+WARN	:= -Wall -Wextra $(if $(filter 1,$(WERROR)),-Werror)
+CFLAGS	?= -O2 -g
+OWN_CFLAGS = -std=gnu11 $(WARN) -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fPIE -Iinclude \
+	     -Iuser -Iuser/lib -I$(B) -DISM_VERSION='"$(VERSION)"' $(PKG_CFLAGS) $(HAVE)
+LDLIBS_ALL = $(PKG_LIBS) -lpthread
+BPF_CFLAGS = -g -O2 -target bpf -mcpu=v3 -D__TARGET_ARCH_$(ARCH) $(WARN) -Wno-unused-parameter \
+	     -idirafter /usr/include/$(MULTI) -Iinclude -Ibpf
+
+# Targets that need no toolchain do not probe for one.
+ifneq ($(filter-out clean deps help,$(or $(MAKECMDGOALS),all)),)
+PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS))
+PKG_LIBS := $(shell pkg-config --libs $(PKGS)) -lelf -lz
+# Newer libbpf has the sockmap link call; older ones take the system call as it is.
+probe = $(shell printf 'char $(1)(void); int main(void) { return $(1)(); }' | \
+	$(CC) -x c - -o /dev/null -lbpf 2>/dev/null && echo -DHAVE_$(2))
+HAVE := $(call probe,bpf_program__attach_sockmap,ATTACH_SOCKMAP)
+endif
+
+LIB_SRC	:= $(wildcard user/lib/*.c)
+CLI_SRC	:= $(wildcard user/cli/*.c)
+LIB_OBJ	:= $(LIB_SRC:%.c=$(B)/%.o)
+CLI_OBJ	:= $(CLI_SRC:%.c=$(B)/%.o)
+BPF_MAIN := maps handshake redirect sockopt
+BPF_VIEW := maps inspect
+BPF_OBJ	:= $(patsubst %,$(B)/bpf/%.bpf.o,$(sort $(BPF_MAIN) $(BPF_VIEW)))
+SKELS	:= $(B)/ismredir.skel.h $(B)/inspect.skel.h
+
+.DELETE_ON_ERROR:
+.SECONDARY:
+.PHONY: all install uninstall deps clean help check check-unit check-netns check-apps quickstart \
+	bench lint format-check
+
+all: $(B)/ismredir
+
+include $(wildcard selftests/*/module.mk docs/module.mk)
+
+$(B)/ismredir: $(CLI_OBJ) $(B)/libismredir.a
+	$(call say,LINK,$@)$(CC) -pie $(CFLAGS) $(LDFLAGS) -o $@ $(CLI_OBJ) $(B)/libismredir.a $(LDLIBS_ALL)
+
+$(B)/libismredir.a: $(LIB_OBJ)
+	$(call say,AR,$@)rm -f $@ && $(AR) rcs $@ $^
+
+$(LIB_OBJ) $(CLI_OBJ): $(B)/%.o: %.c | $(SKELS)
+	$(call say,CC,$@)mkdir -p $(@D) && $(CC) $(CPPFLAGS) $(CFLAGS) $(OWN_CFLAGS) -MMD -MP -c -o $@ $<
+
+$(BPF_OBJ): $(B)/bpf/%.bpf.o: bpf/%.bpf.c
+	$(call say,BPF,$@)mkdir -p $(@D) && $(CLANG) $(BPF_CFLAGS) -MMD -MP -MF $(@:.o=.d) -MT $@ -c -o $@ $<
+
+$(B)/ismredir.bpf.o: $(BPF_MAIN:%=$(B)/bpf/%.bpf.o)
+$(B)/inspect.bpf.o: $(BPF_VIEW:%=$(B)/bpf/%.bpf.o)
+$(B)/ismredir.bpf.o $(B)/inspect.bpf.o:
+	$(call say,BPFLINK,$@)$(BPFTOOL) gen object $@ $^
+
+$(SKELS): $(B)/%.skel.h: $(B)/%.bpf.o
+	$(call say,SKEL,$@)$(BPFTOOL) gen skeleton $< name $*_bpf > $@ 2>$(B)/$*.skel.log || { cat $(B)/$*.skel.log; false; }
+
+-include $(LIB_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(BPF_OBJ:.o=.d)
+
+# What a fresh Debian lacks. Runtime packages of the tests are in DEPS_TEST.
+DEPS_BUILD := clang llvm libbpf-dev bpftool libelf-dev zlib1g-dev libjson-c-dev libsmartcols-dev \
+	libinih-dev libcap-ng-dev pkg-config gcc make python3-docutils
+DEPS_TEST := libcriterion-dev libsodium-dev libclang-rt-14-dev liburing-dev iproute2 nftables iptables jq socat curl \
+	redis-server redis-tools iperf3 memcached libmemcached-tools postgresql postgresql-contrib haproxy openssh-server \
+	openssh-client nginx-light wrk python3 util-linux procps clang-format cppcheck shellcheck
+deps:
+	$(Q)missing=; for p in $(DEPS_BUILD) $(DEPS_TEST); do \
+		dpkg-query -W -f='$${db:Status-Status}' $$p 2>/dev/null | grep -q '^installed$$' || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then echo "installing:$$missing"; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
+		apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
+
+install: all
+	install -d $(DESTDIR)$(SBINDIR) $(DESTDIR)$(COMPDIR) $(DESTDIR)$(EXAMPLEDIR)
+	install -m 755 $(B)/ismredir $(DESTDIR)$(SBINDIR)/ismredir
+	install -m 644 user/cli/ismredir.bash $(DESTDIR)$(COMPDIR)/ismredir
+	install -m 644 docs/ismredir.conf.example $(DESTDIR)$(EXAMPLEDIR)/ismredir.conf
+	$(MAKE) --no-print-directory install-man
+
+uninstall:
+	rm -f $(DESTDIR)$(SBINDIR)/ismredir $(DESTDIR)$(COMPDIR)/ismredir
+	rm -rf $(DESTDIR)$(DOCDIR)
+	rm -f $(DESTDIR)$(MANDIR)/man8/ismredir*.8 $(DESTDIR)$(MANDIR)/man5/ismredir*.5
+
+check: all
+	$(Q)selftests/check.sh $(B)
+
+lint:
+	$(Q)cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,portability --inline-suppr \
+		--suppress=missingIncludeSystem -Iinclude -Iuser/lib user
+	$(Q)git ls-files '*.sh' .ci/run | xargs shellcheck -x
+	$(Q)$(MAKE) --no-print-directory format-check
+
+format-check:
+	$(Q)git ls-files '*.c' '*.h' | xargs clang-format --dry-run -Werror
+
+clean:
+	rm -rf $(B)
+
+help:
+	@echo 'all (default)  build $(B)/ismredir'
+	@echo 'deps           install what a fresh Debian lacks (root)'
+	@echo 'quickstart     demo: redis and iperf3, plain and accelerated (root)'
+	@echo 'check          all tests (root): check-unit, check-netns, check-apps'
+	@echo 'bench          side-by-side measurements into docs/ (root, minutes)'
+	@echo 'lint           cppcheck, shellcheck, clang-format'
+	@echo 'install        to DESTDIR/PREFIX;  uninstall;  clean'
+	@echo 'Variables: V=1 shows commands, WERROR=1, B=, CC=, CLANG=, BPFTOOL='

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What all programs need: access to ctl, counters, a socket's record, and safe looks at a socket
+ * that belongs to somebody else.
+ */
+#ifndef ISMREDIR_COMMON_BPF_H
+#define ISMREDIR_COMMON_BPF_H
+
+#include "maps.bpf.h"
+#include "kernel_types.h"
+#include <bpf/bpf_core_read.h>
+#include <ismredir/reasons.h>
+
+#define ISM_AF_INET  2
+#define ISM_AF_INET6 10
+
+/* include/net/tcp_states.h is not UAPI; the BPF_TCP_* of linux/bpf.h are the same numbers. */
+
+static const __u32 ism_zero;
+
+static __always_inline struct ism_ctl *ism_ctl(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&ctl, &zero);
+}
+
+static __always_inline struct ism_stats *ism_stats(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&stats, &zero);
+}
+
+#define ism_count(field, n)                                                                        \
+	do {                                                                                       \
+		struct ism_stats *__s = ism_stats();                                               \
+		if (__s)                                                                           \
+			__s->field += (n);                                                         \
+	} while (0)
+
+static __always_inline void ism_count_reason(__u32 reason)
+{
+	__u32 slot = ISM_REASON_SLOT(reason) & (ISM_REASON_SLOTS - 1);
+	__u64 *n = bpf_map_lookup_elem(&reasons, &slot);
+
+	if (n)
+		(*n)++;
+}
+
+/* A v4 address in the 16-byte form that peers, negative and rules use. */
+static __always_inline void ism_map_v4(__u8 *to, __u32 v4)
+{
+	__builtin_memset(to, 0, 10);
+	to[10] = 0xff;
+	to[11] = 0xff;
+	__builtin_memcpy(to + 12, &v4, 4);
+}
+
+static __always_inline __u64 ism_sk_cookie(const struct sock *sk)
+{
+	return BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
+}
+
+static __always_inline __u64 ism_sk_cgroup_id(const struct sock *sk)
+{
+	return BPF_CORE_READ(sk, sk_cgrp_data.cgroup, kn, id);
+}
+
+/*
+ * Is the socket's cgroup @id, or below it? Walks css parents, which are the first member of struct
+ * cgroup, rather than cgroup->ancestors[], whose form changed between 6.0 and 6.1.
+ */
+static __always_inline int ism_sk_in_cgroup(const struct sock *sk, __u64 id, __u32 level)
+{
+	struct cgroup *cgrp = BPF_CORE_READ(sk, sk_cgrp_data.cgroup);
+
+	for (int i = 0; i < 24 && cgrp; i++) {
+		if (BPF_CORE_READ(cgrp, level) < (int)level)
+			return 0;
+		if (BPF_CORE_READ(cgrp, kn, id) == id)
+			return 1;
+		cgrp = (struct cgroup *)BPF_CORE_READ(cgrp, self.parent);
+	}
+	return 0;
+}
+
+#define ISM_SEND_SHUTDOWN 2 /* include/net/sock.h */
+
+/* Bytes given to TCP since @seq; a FIN takes a sequence number too and is no byte. */
+static __always_inline __u32 ism_tcp_bytes_since(const struct tcp_sock *tp, __u32 seq)
+{
+	__u32 n = BPF_CORE_READ(tp, write_seq) - seq;
+
+	if (n && BPF_CORE_READ((const struct sock *)tp, sk_shutdown) & ISM_SEND_SHUTDOWN)
+		n--;
+	return n;
+}
+
+/* sk_user_data carries flags in its low bits (include/net/sock.h SK_USER_DATA_PTRMASK). */
+static __always_inline struct sk_psock *ism_sk_psock(const struct sock *sk)
+{
+	return (struct sk_psock *)((unsigned long)BPF_CORE_READ(sk, sk_user_data) & ~7UL);
+}
+
+#endif

@@ -1,0 +1,779 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * The handshake (sockops): puts the offer on a SYN and the answer on a SYN-ACK, pairs the two ends
+ * by their tokens, enrols their sockets, and keeps the connection table. docs/wire-format.rst.
+ */
+#include "common.bpf.h"
+#include <bpf/bpf_endian.h>
+#include "policy.bpf.h"
+#include <ismredir/option.h>
+#include <ismredir/siphash.h>
+
+#define ISM_SOL_TCP	   6
+#define ISM_TCP_SAVE_SYN   27
+#define ISM_TCP_BPF_SYN_IP 1006
+#define ISM_TCPHDR_SYN	   0x02
+#define ISM_TCPHDR_ACK	   0x10
+#define ISM_RTN_LOCAL	   2 /* linux/rtnetlink.h */
+#define ISM_RTF_GATEWAY	   0x0002 /* linux/route.h */
+#define ISM_EBUSY	   16
+#define ISM_E2BIG	   7
+#define ISM_ENOSPC	   28
+
+#define ISM_CB_LISTEN (BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG | BPF_SOCK_OPS_STATE_CB_FLAG)
+
+/* Secret of this load; the loader fills it from getrandom() and libbpf freezes .rodata. */
+const volatile __u64 sip_key[2];
+
+/* ---------------------------------------------------------------- small pieces */
+
+static __always_inline void add_flags(struct bpf_sock_ops *skops, __u32 flags)
+{
+	bpf_sock_ops_cb_flags_set(skops, skops->bpf_sock_ops_cb_flags | flags);
+}
+
+/* The option callbacks cost on every segment, so they go as soon as the handshake is over. */
+static __always_inline void drop_write_flag(struct bpf_sock_ops *skops)
+{
+	bpf_sock_ops_cb_flags_set(skops, skops->bpf_sock_ops_cb_flags &
+						 ~BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
+}
+
+static __always_inline struct tcp_sock *full_sock(struct bpf_sock_ops *skops)
+{
+	struct bpf_sock *sk = skops->sk;
+
+	return sk ? bpf_skc_to_tcp_sock(sk) : 0;
+}
+
+static __always_inline struct ism_sk *own_storage(struct bpf_sock_ops *skops, __u64 flags)
+{
+	struct bpf_sock *sk = skops->sk;
+
+	return sk ? bpf_sk_storage_get(&sk_conn, sk, 0, flags) : 0;
+}
+
+static __always_inline struct ism_conn *own_conn(struct bpf_sock_ops *skops, __u64 *token)
+{
+	struct ism_sk *st = own_storage(skops, 0);
+
+	if (!st || !st->token)
+		return 0;
+	*token = st->token;
+	return bpf_map_lookup_elem(&conns, token);
+}
+
+static __always_inline int is_v4(const struct bpf_sock_ops *skops)
+{
+	/* ::ffff:a.b.c.d: a v4 connection of a v6 socket. */
+	return skops->family == ISM_AF_INET || (!skops->remote_ip6[0] && !skops->remote_ip6[1] &&
+						skops->remote_ip6[2] == bpf_htonl(0xffff));
+}
+
+/*
+ * The addresses are read field by field through barriers: left alone, the compiler picks a field by
+ * arithmetic on the context pointer, which the verifier refuses.
+ */
+#define CTX_U32(field)                                                                             \
+	({                                                                                         \
+		__u32 __v = skops->field;                                                          \
+		barrier_var(__v);                                                                  \
+		__v;                                                                               \
+	})
+
+static __always_inline void put_addr(__u8 *to, const struct bpf_sock_ops *skops, __u32 v4,
+				     const __u32 *v6, int mapped)
+{
+	__u32 a = skops->family == ISM_AF_INET ? v4 : v6[3];
+
+	if (!is_v4(skops)) {
+		__builtin_memcpy(to, v6, 16);
+		return;
+	}
+	if (mapped) {
+		ism_map_v4(to, a);
+		return;
+	}
+	__builtin_memset(to, 0, 16);
+	__builtin_memcpy(to, &a, 4);
+}
+
+static __always_inline void get_raddr(struct bpf_sock_ops *skops, __u8 *to, int mapped)
+{
+	__u32 v4 = CTX_U32(remote_ip4);
+	__u32 v6[4] = { CTX_U32(remote_ip6[0]), CTX_U32(remote_ip6[1]), CTX_U32(remote_ip6[2]),
+			CTX_U32(remote_ip6[3]) };
+
+	put_addr(to, skops, v4, v6, mapped);
+}
+
+static __always_inline void get_laddr(struct bpf_sock_ops *skops, __u8 *to)
+{
+	__u32 v4 = CTX_U32(local_ip4);
+	__u32 v6[4] = { CTX_U32(local_ip6[0]), CTX_U32(local_ip6[1]), CTX_U32(local_ip6[2]),
+			CTX_U32(local_ip6[3]) };
+
+	put_addr(to, skops, v4, v6, 0);
+}
+
+static __always_inline __u16 remote_port(const struct bpf_sock_ops *skops)
+{
+	return bpf_ntohl(skops->remote_port);
+}
+
+/* ---------------------------------------------------------------- tokens */
+
+static __always_inline __u64 never_zero(__u64 token)
+{
+	return token ? token : 1;
+}
+
+/* The active end's token: secret, and another one for each connect() of a socket. */
+static __always_inline __u64 active_token(struct bpf_sock_ops *skops, __u64 netns)
+{
+	return never_zero(ism_siphash3(sip_key[0], sip_key[1], bpf_get_socket_cookie(skops), netns,
+				       bpf_ktime_get_ns()));
+}
+
+/*
+ * The passive end's token. While the SYN-ACK is written there is no socket yet (skops->sk is NULL
+ * beside a request_sock), so it must be computable again at ESTABLISHED: from the offered token and
+ * the ports and sequence number of the SYN. Somebody who replays a token that he saw still sends
+ * another SYN and so gets another answer, which the token's owner does not name.
+ */
+static __always_inline __u64 passive_token(__u64 offered, const __u8 *syn, __u64 netns)
+{
+	__u64 w;
+
+	if (syn[0] >> 4 == 6)
+		__builtin_memcpy(&w, syn + 40, 8);
+	else
+		__builtin_memcpy(&w, syn + 20, 8);
+	return never_zero(ism_siphash3(sip_key[0], sip_key[1], offered, w, ~netns));
+}
+
+#define SYN_HEAD 48 /* an IPv6 header and the first 8 bytes of TCP */
+
+/* IP and TCP header of the SYN; -ENOSPC says only that there was more than we want. */
+static __always_inline int load_syn_head(struct bpf_sock_ops *skops, __u8 *syn)
+{
+	int rc = bpf_getsockopt(skops, ISM_SOL_TCP, ISM_TCP_BPF_SYN_IP, syn, SYN_HEAD);
+
+	return rc > 0 || rc == -ISM_ENOSPC ? 0 : -1;
+}
+
+/* ---------------------------------------------------------------- reading options */
+
+/* 0, or enum ism_reason; ISM_R_NO_OFFER also stands for "no option at all". */
+static __always_inline __u32 load_option(struct bpf_sock_ops *skops, __u64 flags,
+					 struct ism_option *opt)
+{
+	__u8 buf[ISM_OPT_LEN] = { ISM_OPT_KIND,
+				  6,
+				  ISM_OPT_EXID >> 24,
+				  (__u8)(ISM_OPT_EXID >> 16),
+				  (__u8)(ISM_OPT_EXID >> 8),
+				  (__u8)ISM_OPT_EXID };
+	int len = bpf_load_hdr_opt(skops, buf, sizeof(buf), flags);
+
+	if (len < 0)
+		return len == -ISM_ENOSPC ? ISM_R_BAD_OPTION : ISM_R_NO_OFFER;
+	if (len != ISM_OPT_LEN || ism_option_decode(buf, opt))
+		return ISM_R_BAD_OPTION;
+	return 0;
+}
+
+static __always_inline int has_smc_option(struct bpf_sock_ops *skops, __u64 flags)
+{
+	__u8 buf[8] = { ISM_OPT_KIND,
+			6,
+			ISM_SMC_OPT_EXID >> 24,
+			(__u8)(ISM_SMC_OPT_EXID >> 16),
+			(__u8)(ISM_SMC_OPT_EXID >> 8),
+			(__u8)ISM_SMC_OPT_EXID };
+
+	return bpf_load_hdr_opt(skops, buf, sizeof(buf), flags) > 0;
+}
+
+static __always_inline void note_peer(struct bpf_sock_ops *skops, __u32 flag)
+{
+	struct ism_peer_key key = { .netns = bpf_get_netns_cookie(skops) };
+	struct ism_peer fresh = { .last_ns = bpf_ktime_get_ns(), .count = 1, .flags = flag }, *p;
+
+	get_raddr(skops, key.addr, 1);
+	p = bpf_map_lookup_elem(&peers, &key);
+	if (!p) {
+		bpf_map_update_elem(&peers, &key, &fresh, BPF_ANY);
+		return;
+	}
+	p->last_ns = fresh.last_ns;
+	p->flags |= flag;
+	__sync_fetch_and_add(&p->count, 1);
+}
+
+/* ---------------------------------------------------------------- negative cache */
+
+static __always_inline void neg_key(struct bpf_sock_ops *skops, struct ism_neg_key *key)
+{
+	__builtin_memset(key, 0, sizeof(*key));
+	key->netns = bpf_get_netns_cookie(skops);
+	get_raddr(skops, key->addr, 1);
+	key->port = remote_port(skops);
+}
+
+static __always_inline int is_negative(struct bpf_sock_ops *skops, struct ism_ctl *c)
+{
+	struct ism_neg_key key;
+	struct ism_neg *n;
+
+	neg_key(skops, &key);
+	n = bpf_map_lookup_elem(&negative, &key);
+	return n && n->epoch == c->epoch && bpf_ktime_get_ns() < n->until_ns;
+}
+
+static __always_inline void set_negative(struct bpf_sock_ops *skops, struct ism_ctl *c,
+					 __u32 reason)
+{
+	struct ism_neg_key key;
+	struct ism_neg n = { .until_ns = bpf_ktime_get_ns() + c->neg_ttl_ns,
+			     .epoch = c->epoch,
+			     .reason = reason };
+
+	neg_key(skops, &key);
+	bpf_map_update_elem(&negative, &key, &n, BPF_ANY);
+}
+
+/* ---------------------------------------------------------------- active end */
+
+/* Loopback or without a gateway: by the route that this very connection takes. */
+static __always_inline int is_local(const struct sock *sk, int v4)
+{
+	struct dst_entry *dst = BPF_CORE_READ(sk, sk_dst_cache);
+
+	if (!dst)
+		return 0;
+	if (v4) {
+		struct rtable *rt = (void *)dst;
+
+		return BPF_CORE_READ(rt, rt_type) == ISM_RTN_LOCAL ||
+		       !BPF_CORE_READ(rt, rt_uses_gateway);
+	}
+	return !(BPF_CORE_READ((struct rt6_info *)dst, rt6i_flags) & ISM_RTF_GATEWAY);
+}
+
+static __always_inline void fill_conn(struct bpf_sock_ops *skops, struct ism_conn *c,
+				      const struct tcp_sock *tp)
+{
+	const struct sock *sk = &tp->inet_conn.icsk_inet.sk;
+
+	c->cookie = bpf_get_socket_cookie(skops);
+	c->netns = bpf_get_netns_cookie(skops);
+	c->cgroup = ism_sk_cgroup_id(sk);
+	c->sk = (__u64)tp;
+	c->born_ns = bpf_ktime_get_ns();
+	c->family = is_v4(skops) ? ISM_AF_INET : ISM_AF_INET6;
+	c->lport = skops->local_port;
+	c->rport = remote_port(skops);
+	get_laddr(skops, c->laddr);
+	get_raddr(skops, c->raddr, 0);
+}
+
+static __always_inline void fill_task(struct ism_conn *c)
+{
+	c->pid = bpf_get_current_pid_tgid() >> 32;
+	c->uid = bpf_get_current_uid_gid();
+	bpf_get_current_comm(c->comm, sizeof(c->comm));
+}
+
+static __always_inline int wants_offer(struct bpf_sock_ops *skops, struct ism_ctl *c,
+				       const struct tcp_sock *tp)
+{
+	struct ism_end active = { .known = 1, .dir = ISM_RULE_OUT }, passive = {};
+
+	active.sk = &tp->inet_conn.icsk_inet.sk;
+	active.port = remote_port(skops);
+	active.local = is_local(active.sk, is_v4(skops));
+	get_raddr(skops, active.raddr, 1);
+	bpf_get_current_comm(active.comm, sizeof(active.comm));
+	if (ism_policy(c, &active, &passive) != ISM_PLANE_SKMSG) {
+		ism_count_reason(active.local ? ISM_R_POLICY : ISM_R_NOT_LOCAL);
+		return 0;
+	}
+	if (is_negative(skops, c)) {
+		ism_count_reason(ISM_R_NEGATIVE);
+		return 0;
+	}
+	return 1;
+}
+
+static __always_inline void on_connect(struct bpf_sock_ops *skops)
+{
+	struct ism_ctl *c = ism_ctl();
+	struct tcp_sock *tp = full_sock(skops);
+	struct ism_conn rec = { .role = ISM_ACTIVE, .reason = ISM_R_PENDING };
+	struct ism_sk *st;
+	__u64 token;
+
+	if (!c || !tp || c->word != ISM_WORD_ON || !wants_offer(skops, c, tp))
+		return;
+	fill_conn(skops, &rec, tp);
+	fill_task(&rec);
+	st = own_storage(skops, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!st) {
+		ism_count_reason(ISM_R_NO_STORAGE);
+		return;
+	}
+	if (st->pin) {
+		rec.reason = st->pin;
+		rec.flags = ISM_CONN_PINNED;
+	}
+	token = active_token(skops, rec.netns);
+	if (bpf_map_update_elem(&conns, &token, &rec, BPF_NOEXIST)) {
+		ism_count_reason(ISM_R_MAP_FULL);
+		return;
+	}
+	st->token = token;
+	add_flags(skops, st->pin ? BPF_SOCK_OPS_STATE_CB_FLAG : ISM_CB_LISTEN);
+}
+
+static __always_inline void reserve_offer(struct bpf_sock_ops *skops)
+{
+	__u64 token;
+	struct ism_conn *rec = own_conn(skops, &token);
+
+	if (!rec)
+		return;
+	if (skops->total_retrans) {
+		rec->reason = ISM_R_SYN_RETRANS;
+		return;
+	}
+	if (bpf_reserve_hdr_opt(skops, ISM_OPT_LEN, 0)) {
+		rec->reason = ISM_R_NO_ROOM;
+		return;
+	}
+	rec->flags |= ISM_CONN_OFFERED;
+}
+
+static __always_inline void write_offer(struct bpf_sock_ops *skops)
+{
+	struct ism_option opt = { .role = ISM_ROLE_OFFER };
+	__u8 buf[ISM_OPT_LEN];
+	struct ism_conn *rec = own_conn(skops, &opt.token);
+
+	if (!rec || !(rec->flags & ISM_CONN_OFFERED) || skops->total_retrans)
+		return;
+	ism_option_encode(buf, &opt);
+	if (bpf_store_hdr_opt(skops, buf, sizeof(buf), 0)) {
+		rec->flags &= ~ISM_CONN_OFFERED;
+		rec->reason = ISM_R_NO_ROOM;
+		return;
+	}
+	ism_count(offers, 1);
+}
+
+/* ---------------------------------------------------------------- both ends, once established */
+
+static __always_inline void enrol(struct bpf_sock_ops *skops, struct ism_conn *rec, __u64 token,
+				  const struct tcp_sock *tp)
+{
+	int err;
+
+	rec->start_seq = BPF_CORE_READ(tp, write_seq);
+	rec->last_seq = rec->start_seq;
+	if (rec->flags & ISM_CONN_PINNED)
+		return;
+	err = bpf_sock_hash_update(skops, &socks, &token, BPF_NOEXIST);
+	if (!err) {
+		rec->flags |= ISM_CONN_ENROLLED;
+		rec->plane = ISM_PLANE_SKMSG;
+		rec->last = ISM_PLANE_SKMSG;
+		rec->reason = ISM_R_NONE;
+		return;
+	}
+	rec->reason = err == -ISM_E2BIG	  ? ISM_R_MAP_FULL
+		      : err == -ISM_EBUSY ? ISM_R_FOREIGN_SOCKMAP
+					  : ISM_R_INSERT;
+	ism_count_reason(rec->reason);
+}
+
+/* What the SYN-ACK says about our offer: 0, or why not. */
+static __always_inline __u32 read_answer(struct bpf_sock_ops *skops, __u64 token,
+					 struct ism_option *opt)
+{
+	__u32 reason = load_option(skops, 0, opt);
+
+	if (reason)
+		return reason == ISM_R_NO_OFFER ? ISM_R_NO_ANSWER : reason;
+	/* An echo is not an answer: SYN-cookie proxies and option-copying servers exist. */
+	if (opt->role != ISM_ROLE_ANSWER || opt->token == token)
+		return ISM_R_ECHO;
+	return 0;
+}
+
+static __always_inline void on_active(struct bpf_sock_ops *skops)
+{
+	struct ism_ctl *c = ism_ctl();
+	struct tcp_sock *tp = full_sock(skops);
+	struct ism_option opt = {};
+	__u64 token;
+	struct ism_conn *rec = own_conn(skops, &token);
+	__u32 reason;
+
+	if (!rec || !tp || !c)
+		return;
+	drop_write_flag(skops);
+	rec->lport = skops->local_port;
+	get_laddr(skops, rec->laddr);
+	rec->flags |= ISM_CONN_ESTABLISHED;
+	if (has_smc_option(skops, 0)) {
+		note_peer(skops, ISM_PEER_SMC);
+		ism_count(smc_seen, 1);
+	}
+	if (!(rec->flags & ISM_CONN_OFFERED)) {
+		ism_count_reason(rec->reason);
+		return;
+	}
+	reason = read_answer(skops, token, &opt);
+	if (reason) {
+		if (rec->reason == ISM_R_PENDING || reason != ISM_R_NO_ANSWER)
+			rec->reason = reason;
+		ism_count_reason(rec->reason);
+		set_negative(skops, c, rec->reason);
+		return;
+	}
+	rec->peer = opt.token;
+	enrol(skops, rec, token, tp);
+	note_peer(skops, ISM_PEER_ISMREDIR);
+}
+
+/* ---------------------------------------------------------------- passive end */
+
+static __always_inline void listener_key(struct bpf_sock_ops *skops, struct ism_lkey *key)
+{
+	key->netns = bpf_get_netns_cookie(skops);
+	key->port = skops->local_port;
+	key->pad = 0;
+}
+
+static __always_inline void on_listen(struct bpf_sock_ops *skops)
+{
+	struct ism_ctl *c = ism_ctl();
+	struct tcp_sock *tp = full_sock(skops);
+	struct ism_listener fresh = { .refs = 1 }, *l;
+	struct ism_lkey key;
+	struct ism_sk *st;
+	int one = 1, had = 0;
+
+	st = own_storage(skops, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!c || !tp || !st || c->word != ISM_WORD_ON)
+		return;
+	bpf_getsockopt(skops, ISM_SOL_TCP, ISM_TCP_SAVE_SYN, &had, sizeof(had));
+	if (bpf_setsockopt(skops, ISM_SOL_TCP, ISM_TCP_SAVE_SYN, &one, sizeof(one)))
+		return;
+	listener_key(skops, &key);
+	fresh.cgroup = ism_sk_cgroup_id(&tp->inet_conn.icsk_inet.sk);
+	fresh.sk = (__u64)tp;
+	fresh.pid = bpf_get_current_pid_tgid() >> 32;
+	fresh.uid = bpf_get_current_uid_gid();
+	fresh.pin = st->pin;
+	fresh.flags = had ? ISM_LISTENER_APP_SAVE_SYN : 0;
+	bpf_get_current_comm(fresh.comm, sizeof(fresh.comm));
+	l = bpf_map_lookup_elem(&listeners, &key);
+	if (l)
+		__sync_fetch_and_add(&l->refs, 1);
+	else if (bpf_map_update_elem(&listeners, &key, &fresh, BPF_NOEXIST))
+		return;
+	st->listens = 1;
+	/* Whoever did not answer a moment ago may answer now. */
+	__sync_fetch_and_add(&c->epoch, 1);
+	ism_count(listeners, 1);
+	add_flags(skops, ISM_CB_LISTEN);
+}
+
+/* Would we answer this offer? 0, or why not. */
+static __always_inline __u32 answerable(struct bpf_sock_ops *skops, const struct ism_option *opt,
+					const __u8 *syn, struct ism_listener **ret_l)
+{
+	struct ism_end active = { .known = 1, .dir = ISM_RULE_OUT };
+	struct ism_end passive = { .known = 1, .dir = ISM_RULE_IN, .local = 1 };
+	struct ism_ctl *c = ism_ctl();
+	struct ism_conn *a = bpf_map_lookup_elem(&conns, &opt->token);
+	struct ism_listener *l;
+	struct ism_lkey key;
+	__u32 v4;
+
+	if (opt->role != ISM_ROLE_OFFER)
+		return ISM_R_ECHO;
+	if (!a || !(a->flags & ISM_CONN_OFFERED))
+		return ISM_R_UNKNOWN_TOKEN;
+	listener_key(skops, &key);
+	l = bpf_map_lookup_elem(&listeners, &key);
+	if (!c || c->word != ISM_WORD_ON || !l)
+		return ISM_R_OFF;
+	*ret_l = l;
+	if (l->pin)
+		return l->pin;
+	active.sk = (struct sock *)a->sk;
+	active.port = a->rport;
+	active.local = 1; /* it offered, so its own policy found it so */
+	if (a->family == ISM_AF_INET) {
+		__builtin_memcpy(&v4, a->raddr, 4);
+		ism_map_v4(active.raddr, v4);
+	} else {
+		__builtin_memcpy(active.raddr, a->raddr, 16);
+	}
+	__builtin_memcpy(active.comm, a->comm, 16);
+	passive.sk = (struct sock *)l->sk;
+	passive.port = key.port;
+	if (syn[0] >> 4 == 6) {
+		__builtin_memcpy(passive.raddr, syn + 8, 16);
+	} else {
+		__builtin_memcpy(&v4, syn + 12, 4);
+		ism_map_v4(passive.raddr, v4);
+	}
+	__builtin_memcpy(passive.comm, l->comm, 16);
+	return ism_policy(c, &active, &passive) == ISM_PLANE_SKMSG ? 0 : ISM_R_POLICY;
+}
+
+/* The offer on the SYN that a SYN-ACK replies to, if we answer it: returns our token, or 0. */
+static __always_inline __u64 answer_token(struct bpf_sock_ops *skops, int count)
+{
+	struct ism_option opt = {};
+	struct ism_listener *l = 0;
+	__u8 syn[SYN_HEAD] = {};
+	__u32 reason;
+
+	/* A SYN cookie keeps no state: we would answer and then not know of it. */
+	if (skops->args[0] == BPF_WRITE_HDR_TCP_SYNACK_COOKIE) {
+		if (count)
+			ism_count_reason(ISM_R_SYN_COOKIE);
+		return 0;
+	}
+	reason = load_option(skops, BPF_LOAD_HDR_OPT_TCP_SYN, &opt);
+	if (reason == ISM_R_NO_OFFER || load_syn_head(skops, syn))
+		return 0;
+	if (!reason)
+		reason = answerable(skops, &opt, syn, &l);
+	if (reason) {
+		if (count)
+			ism_count_reason(reason);
+		return 0;
+	}
+	if (count && l)
+		__sync_fetch_and_add(&l->answers, 1);
+	return passive_token(opt.token, syn, bpf_get_netns_cookie(skops));
+}
+
+static __always_inline void reserve_answer(struct bpf_sock_ops *skops)
+{
+	if (answer_token(skops, 1) && bpf_reserve_hdr_opt(skops, ISM_OPT_LEN, 0))
+		ism_count_reason(ISM_R_NO_ROOM);
+}
+
+static __always_inline void write_answer(struct bpf_sock_ops *skops)
+{
+	struct ism_option opt = { .role = ISM_ROLE_ANSWER };
+	__u8 buf[ISM_OPT_LEN];
+
+	opt.token = answer_token(skops, 0);
+	if (!opt.token)
+		return;
+	ism_option_encode(buf, &opt);
+	if (!bpf_store_hdr_opt(skops, buf, sizeof(buf), 0))
+		ism_count(answers, 1);
+}
+
+/* The record of the passive end, once its offer is found good. */
+static __always_inline void pair_passive(struct bpf_sock_ops *skops, const struct tcp_sock *tp,
+					 __u64 offered, __u64 token, const struct ism_conn *a)
+{
+	struct ism_conn rec = { .role = ISM_PASSIVE, .peer = offered }, *stored;
+	struct ism_lkey key;
+	struct ism_listener *l;
+	struct ism_sk *st;
+
+	fill_conn(skops, &rec, tp);
+	listener_key(skops, &key);
+	l = bpf_map_lookup_elem(&listeners, &key);
+	if (l) {
+		rec.pid = l->pid;
+		rec.uid = l->uid;
+		__builtin_memcpy(rec.comm, l->comm, 16);
+	}
+	rec.flags = ISM_CONN_ESTABLISHED;
+	st = own_storage(skops, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!st) {
+		ism_count_reason(ISM_R_NO_STORAGE);
+		return;
+	}
+	if (bpf_map_update_elem(&conns, &token, &rec, BPF_NOEXIST)) {
+		ism_count_reason(ISM_R_MAP_FULL);
+		return;
+	}
+	st->token = token;
+	add_flags(skops, BPF_SOCK_OPS_STATE_CB_FLAG);
+	stored = bpf_map_lookup_elem(&conns, &token);
+	if (!stored)
+		return;
+	enrol(skops, stored, token, tp);
+	if (stored->flags & ISM_CONN_ENROLLED && a->flags & ISM_CONN_ENROLLED)
+		ism_count(pairs, 1);
+}
+
+static __always_inline void on_passive(struct bpf_sock_ops *skops)
+{
+	struct ism_option opt = {};
+	struct tcp_sock *tp = full_sock(skops);
+	__u8 syn[SYN_HEAD] = {};
+	struct ism_conn *a;
+	__u64 token;
+	__u32 reason;
+
+	/* With TCP fast open the SYN-ACK is still to be written; on_hdr_len clears the flag later. */
+	if (!(skops->skb_tcp_flags & ISM_TCPHDR_SYN))
+		drop_write_flag(skops);
+	if (!tp)
+		return;
+	if (has_smc_option(skops, BPF_LOAD_HDR_OPT_TCP_SYN)) {
+		note_peer(skops, ISM_PEER_SMC);
+		ism_count(smc_seen, 1);
+	}
+	reason = load_option(skops, BPF_LOAD_HDR_OPT_TCP_SYN, &opt);
+	if (!reason && load_syn_head(skops, syn))
+		reason = ISM_R_NO_OFFER;
+	if (reason) {
+		ism_count_reason(reason);
+		return;
+	}
+	a = bpf_map_lookup_elem(&conns, &opt.token);
+	if (!a) {
+		ism_count_reason(ISM_R_UNKNOWN_TOKEN);
+		return;
+	}
+	token = passive_token(opt.token, syn, bpf_get_netns_cookie(skops));
+	/*
+	 * The active end names us exactly if we answered and the answer arrived. With fast open we
+	 * come first: then it is still waiting for its SYN-ACK.
+	 */
+	if (a->peer != token && (a->peer || a->flags & ISM_CONN_ESTABLISHED))
+		return;
+	pair_passive(skops, tp, opt.token, token, a);
+	note_peer(skops, ISM_PEER_ISMREDIR);
+}
+
+/* ---------------------------------------------------------------- end of life */
+
+static __always_inline void end_listener(struct bpf_sock_ops *skops, struct ism_sk *st)
+{
+	struct ism_lkey key;
+	struct ism_listener *l;
+
+	listener_key(skops, &key);
+	st->listens = 0;
+	l = bpf_map_lookup_elem(&listeners, &key);
+	if (l && __sync_fetch_and_add(&l->refs, -1) <= 1)
+		bpf_map_delete_elem(&listeners, &key);
+}
+
+static __always_inline void end_conn(const struct tcp_sock *tp, struct ism_sk *st)
+{
+	__u64 token = st->token;
+	struct ism_conn *rec = bpf_map_lookup_elem(&conns, &token);
+	struct ism_stats *s = ism_stats();
+
+	st->token = 0;
+	if (!rec)
+		return;
+	if (s) {
+		s->ended++;
+		s->redir_bytes += rec->redir_bytes;
+		s->redir_msgs += rec->redir_msgs;
+		s->tcp_bytes += rec->tcp_bytes;
+		if (tp && rec->start_seq)
+			s->tcp_bytes += ism_tcp_bytes_since(tp, rec->last_seq);
+	}
+	bpf_map_delete_elem(&conns, &token);
+}
+
+static __always_inline void on_state(struct bpf_sock_ops *skops)
+{
+	struct ism_sk *st = own_storage(skops, 0);
+	__u32 from = skops->args[0], to = skops->args[1];
+	struct ism_conn *rec;
+	__u64 token;
+
+	if (!st)
+		return;
+	if (from == BPF_TCP_LISTEN) {
+		if (st->listens)
+			end_listener(skops, st);
+		return;
+	}
+	if (!st->token)
+		return;
+	if (to == BPF_TCP_CLOSE) {
+		end_conn(full_sock(skops), st);
+		return;
+	}
+	if (from == BPF_TCP_ESTABLISHED) {
+		token = st->token;
+		rec = bpf_map_lookup_elem(&conns, &token);
+		if (rec)
+			rec->flags |= ISM_CONN_CLOSING;
+	}
+}
+
+/* ---------------------------------------------------------------- dispatch */
+
+static __always_inline void on_hdr_len(struct bpf_sock_ops *skops)
+{
+	__u32 f = skops->skb_tcp_flags;
+
+	if (!(f & ISM_TCPHDR_SYN))
+		drop_write_flag(skops);
+	else if (f & ISM_TCPHDR_ACK)
+		reserve_answer(skops);
+	else
+		reserve_offer(skops);
+}
+
+static __always_inline void on_hdr_write(struct bpf_sock_ops *skops)
+{
+	__u32 f = skops->skb_tcp_flags;
+
+	if (!(f & ISM_TCPHDR_SYN))
+		return;
+	if (f & ISM_TCPHDR_ACK)
+		write_answer(skops);
+	else
+		write_offer(skops);
+}
+
+SEC("sockops")
+int ism_handshake(struct bpf_sock_ops *skops)
+{
+	switch (skops->op) {
+	case BPF_SOCK_OPS_TCP_CONNECT_CB:
+		on_connect(skops);
+		break;
+	case BPF_SOCK_OPS_TCP_LISTEN_CB:
+		on_listen(skops);
+		break;
+	case BPF_SOCK_OPS_HDR_OPT_LEN_CB:
+		on_hdr_len(skops);
+		break;
+	case BPF_SOCK_OPS_WRITE_HDR_OPT_CB:
+		on_hdr_write(skops);
+		break;
+	case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
+		on_active(skops);
+		break;
+	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
+		on_passive(skops);
+		break;
+	case BPF_SOCK_OPS_STATE_CB:
+		on_state(skops);
+		break;
+	}
+	return 1;
+}

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * The iterators: list connections with the live state of their sockets, and arm or disarm the
+ * listeners that were there before load. Loaded for the moment of use; never pinned.
+ */
+#include "common.bpf.h"
+#include "waiters.bpf.h"
+#include <ismredir/view.h>
+
+#define ISM_SOL_TCP		      6
+#define ISM_TCP_SAVE_SYN	      27
+#define ISM_TCP_BPF_SOCK_OPS_CB_FLAGS 1008
+#define ISM_CB_LISTEN		      (BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG | BPF_SOCK_OPS_STATE_CB_FLAG)
+#define ISM_MAX_SCOPE		      16
+
+/* Cgroups (id and depth) that the load covers: nothing outside them is touched. */
+const volatile __u32 n_scope;
+const volatile __u64 scope_id[ISM_MAX_SCOPE];
+const volatile __u32 scope_level[ISM_MAX_SCOPE];
+
+/*
+ * Tasks that are inside sendmsg() or recvmsg() of an enrolled socket hold a reference on its psock;
+ * those asleep in it are on its wait queue. The rest may be about to queue redirected bytes: unload
+ * must not take the socket out of the map under them.
+ */
+static __always_inline __u32 busy_tasks(const struct sock *sk, const struct sk_psock *psock)
+{
+	int refs = BPF_CORE_READ(psock, refcnt.refs.counter);
+	struct ism_waiters w;
+
+	ism_waiters(sk, &w);
+	return refs - 1 > (int)w.n ? refs - 1 - w.n : 0;
+}
+
+static __always_inline void view_queue(struct ism_conn_view *v, const struct sock *sk)
+{
+	struct sk_psock *psock = ism_sk_psock(sk);
+
+	if (!(v->conn.flags & ISM_CONN_ENROLLED) || !psock)
+		return;
+	if (bpf_core_field_exists(psock->msg_tot_len))
+		v->backlog = BPF_CORE_READ(psock, msg_tot_len);
+	else if (BPF_CORE_READ(psock, ingress_msg.next) !=
+		 (void *)psock + bpf_core_field_offset(struct sk_psock, ingress_msg))
+		v->backlog = BPF_CORE_READ(sk, sk_backlog.rmem_alloc.counter);
+	v->busy = busy_tasks(sk, psock);
+}
+
+static __always_inline void view_socket(struct ism_conn_view *v)
+{
+	struct tcp_sock *tp = (struct tcp_sock *)v->conn.sk;
+	struct sock *sk = (struct sock *)tp;
+	__u32 seq = BPF_CORE_READ(tp, write_seq);
+
+	if (!tp)
+		return;
+	v->state = BPF_CORE_READ(sk, __sk_common.skc_state);
+	v->rx_queue = BPF_CORE_READ(tp, rcv_nxt) - BPF_CORE_READ(tp, copied_seq);
+	if (v->conn.start_seq)
+		v->conn.tcp_bytes += ism_tcp_bytes_since(tp, v->conn.last_seq);
+	v->tx_unread = seq - BPF_CORE_READ(tp, snd_una);
+	view_queue(v, sk);
+	v->alive = ism_sk_cookie(sk) == v->conn.cookie;
+}
+
+SEC("iter/bpf_map_elem")
+int ism_list(struct bpf_iter__bpf_map_elem *ctx)
+{
+	__u64 *key = ctx->key, peer_token;
+	struct ism_conn *c = ctx->value, *peer;
+	struct ism_conn_view v = {};
+
+	if (!key || !c)
+		return 0;
+	v.token = *key;
+	__builtin_memcpy(&v.conn, c, sizeof(v.conn));
+	peer_token = v.conn.peer;
+	peer = peer_token ? bpf_map_lookup_elem(&conns, &peer_token) : 0;
+	v.mutual = peer && peer->peer == v.token;
+	view_socket(&v);
+	bpf_seq_write(ctx->meta->seq, &v, sizeof(v));
+	return 0;
+}
+
+static __always_inline int in_scope(const struct sock *sk)
+{
+	for (__u32 i = 0; i < ISM_MAX_SCOPE; i++) {
+		if (i >= n_scope)
+			break;
+		if (ism_sk_in_cgroup(sk, scope_id[i], scope_level[i]))
+			return 1;
+	}
+	return 0;
+}
+
+static __always_inline void listener_view(struct ism_listener_view *v, const struct sock *sk)
+{
+	struct socket_alloc *sa = (void *)BPF_CORE_READ(sk, sk_socket);
+
+	v->key.netns = BPF_CORE_READ(sk, __sk_common.skc_net.net, net_cookie);
+	v->key.port = BPF_CORE_READ(sk, __sk_common.skc_num);
+	v->inode = sa ? BPF_CORE_READ(sa, vfs_inode.i_ino) : 0;
+}
+
+static __always_inline int arm(struct tcp_sock *tp, struct ism_listener_view *v)
+{
+	struct sock *sk = (struct sock *)tp;
+	struct ism_listener fresh = { .refs = 1, .flags = ISM_LISTENER_EXISTING, .sk = (__u64)tp };
+	struct ism_listener *l;
+	struct ism_sk *st;
+	int flags, save = 1, had = 0;
+
+	st = bpf_sk_storage_get(&sk_conn, tp, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!st)
+		return -12; /* ENOMEM */
+	if (st->listens)
+		return 0;
+	bpf_getsockopt(tp, ISM_SOL_TCP, ISM_TCP_SAVE_SYN, &had, sizeof(had));
+	flags = BPF_CORE_READ(tp, bpf_sock_ops_cb_flags) | ISM_CB_LISTEN;
+	if (bpf_setsockopt(tp, ISM_SOL_TCP, ISM_TCP_SAVE_SYN, &save, sizeof(save)))
+		return -95; /* EOPNOTSUPP */
+	if (bpf_setsockopt(tp, ISM_SOL_TCP, ISM_TCP_BPF_SOCK_OPS_CB_FLAGS, &flags, sizeof(flags))) {
+		if (!had)
+			bpf_setsockopt(tp, ISM_SOL_TCP, ISM_TCP_SAVE_SYN, &had, sizeof(had));
+		return -95;
+	}
+	fresh.cgroup = ism_sk_cgroup_id(sk);
+	fresh.flags |= had ? ISM_LISTENER_APP_SAVE_SYN : 0;
+	l = bpf_map_lookup_elem(&listeners, &v->key);
+	if (l)
+		__sync_fetch_and_add(&l->refs, 1);
+	else if (bpf_map_update_elem(&listeners, &v->key, &fresh, BPF_NOEXIST))
+		return -28; /* ENOSPC */
+	st->listens = 1;
+	return 0;
+}
+
+SEC("iter/tcp")
+int ism_arm(struct bpf_iter__tcp *ctx)
+{
+	struct sock_common *skc = ctx->sk_common;
+	struct ism_listener_view v = {};
+	struct tcp_sock *tp;
+
+	if (!skc || skc->skc_state != BPF_TCP_LISTEN)
+		return 0;
+	tp = bpf_skc_to_tcp_sock(skc);
+	if (!tp || !in_scope((struct sock *)tp))
+		return 0;
+	listener_view(&v, (struct sock *)tp);
+	v.err = arm(tp, &v);
+	bpf_seq_write(ctx->meta->seq, &v, sizeof(v));
+	return 0;
+}
+
+/* Undo what arming or on_listen() did, but for a TCP_SAVE_SYN that was the application's own. */
+SEC("iter/tcp")
+int ism_disarm(struct bpf_iter__tcp *ctx)
+{
+	struct sock_common *skc = ctx->sk_common;
+	struct ism_listener_view v = {};
+	struct ism_listener *l;
+	struct tcp_sock *tp;
+	struct ism_sk *st;
+	int flags, save = 0;
+
+	if (!skc || skc->skc_state != BPF_TCP_LISTEN)
+		return 0;
+	tp = bpf_skc_to_tcp_sock(skc);
+	if (!tp)
+		return 0;
+	st = bpf_sk_storage_get(&sk_conn, tp, 0, 0);
+	if (!st || !st->listens)
+		return 0;
+	listener_view(&v, (struct sock *)tp);
+	l = bpf_map_lookup_elem(&listeners, &v.key);
+	flags = BPF_CORE_READ(tp, bpf_sock_ops_cb_flags) & ~ISM_CB_LISTEN;
+	v.err = bpf_setsockopt(tp, ISM_SOL_TCP, ISM_TCP_BPF_SOCK_OPS_CB_FLAGS, &flags,
+			       sizeof(flags));
+	if (!l || !(l->flags & ISM_LISTENER_APP_SAVE_SYN))
+		bpf_setsockopt(tp, ISM_SOL_TCP, ISM_TCP_SAVE_SYN, &save, sizeof(save));
+	st->listens = 0;
+	bpf_seq_write(ctx->meta->seq, &v, sizeof(v));
+	return 0;
+}

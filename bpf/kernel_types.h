@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The few kernel structs that the programs read, with only the members they need.
+ *
+ * Written by hand: libbpf moves every access to where the running kernel has the member (CO-RE), so
+ * order and size mean nothing here. Sources are named beside each; UAPI types come from linux/bpf.h.
+ */
+#ifndef ISMREDIR_KERNEL_TYPES_H
+#define ISMREDIR_KERNEL_TYPES_H
+
+#include <linux/types.h>
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+typedef struct {
+	int counter;
+} atomic_t;
+
+typedef struct {
+	__s64 counter;
+} atomic64_t;
+
+typedef struct refcount_struct {
+	atomic_t refs;
+} refcount_t;
+
+struct list_head {
+	struct list_head *next, *prev;
+};
+
+/* include/linux/wait.h */
+struct wait_queue_entry {
+	unsigned int flags;
+	void *private;
+	void *func;
+	struct list_head entry;
+};
+
+struct wait_queue_head {
+	struct list_head head;
+};
+
+/* include/linux/net.h */
+struct socket_wq {
+	struct wait_queue_head wait;
+};
+
+struct inode {
+	unsigned long i_ino;
+};
+
+struct socket {
+	short type;
+};
+
+struct socket_alloc {
+	struct socket socket;
+	struct inode vfs_inode;
+};
+
+/* include/linux/kernfs.h, include/linux/cgroup-defs.h */
+struct kernfs_node {
+	__u64 id;
+};
+
+struct cgroup_subsys_state {
+	struct cgroup_subsys_state *parent;
+};
+
+struct cgroup {
+	struct cgroup_subsys_state self;
+	struct kernfs_node *kn;
+	int level;
+};
+
+struct sock_cgroup_data {
+	struct cgroup *cgroup;
+};
+
+/* include/net/net_namespace.h */
+struct net {
+	__u64 net_cookie;
+};
+
+typedef struct {
+	struct net *net;
+} possible_net_t;
+
+/* include/net/dst.h, route.h, ip6_fib.h: is a destination directly connected? */
+struct dst_entry {
+	short obsolete;
+};
+
+struct rtable {
+	struct dst_entry dst;
+	__u16 rt_type;
+	__u8 rt_uses_gateway;
+};
+
+struct rt6_info {
+	struct dst_entry dst;
+	__u32 rt6i_flags;
+};
+
+/* include/net/sock.h */
+struct proto {
+	unsigned long *memory_pressure;
+};
+
+struct sock_common {
+	unsigned short skc_family;
+	volatile unsigned char skc_state;
+	__u32 skc_daddr;
+	__u32 skc_rcv_saddr;
+	__u16 skc_dport;
+	__u16 skc_num;
+	struct proto *skc_prot;
+	possible_net_t skc_net;
+	atomic64_t skc_cookie;
+};
+
+typedef struct {
+	int owned;
+} socket_lock_t;
+
+struct sock {
+	struct sock_common __sk_common;
+	socket_lock_t sk_lock;
+	struct {
+		atomic_t rmem_alloc;
+	} sk_backlog;
+	int sk_rcvbuf;
+	int sk_sndbuf;
+	__u8 sk_userlocks;
+	__u8 sk_shutdown;
+	int sk_err;
+	void *sk_user_data;
+	struct socket_wq *sk_wq;
+	struct socket *sk_socket;
+	struct dst_entry *sk_dst_cache;
+	struct sock_cgroup_data sk_cgrp_data;
+};
+
+struct inet_sock {
+	struct sock sk;
+};
+
+struct inet_connection_sock {
+	struct inet_sock icsk_inet;
+};
+
+/* include/linux/tcp.h */
+struct tcp_sock {
+	struct inet_connection_sock inet_conn;
+	__u32 copied_seq;
+	__u32 write_seq;
+	__u32 rcv_nxt;
+	__u32 snd_una;
+	__u8 bpf_sock_ops_cb_flags;
+};
+
+/* include/linux/skmsg.h */
+struct sk_psock {
+	struct list_head ingress_msg;
+	__u32 msg_tot_len;
+	refcount_t refcnt;
+};
+
+/* include/linux/sched.h */
+struct task_struct {
+	void *stack;
+	int tgid;
+	char comm[16];
+};
+
+/* arch/.../include/asm/ptrace.h: only where a system call's flags can be read */
+#if defined(__TARGET_ARCH_x86)
+struct pt_regs {
+	unsigned long dx;
+	unsigned long r10;
+	unsigned long orig_ax;
+};
+#elif defined(__TARGET_ARCH_arm64)
+struct pt_regs {
+	__u64 regs[31];
+	__s32 syscallno;
+};
+#else
+struct pt_regs;
+#endif
+
+/* kernel/bpf: contexts of the iterators */
+struct seq_file;
+
+struct bpf_iter_meta {
+	struct seq_file *seq;
+	__u64 session_id;
+	__u64 seq_num;
+};
+
+struct bpf_iter__tcp {
+	struct bpf_iter_meta *meta;
+	struct sock_common *sk_common;
+	__u32 uid;
+};
+
+struct bpf_map;
+
+struct bpf_iter__bpf_map_elem {
+	struct bpf_iter_meta *meta;
+	struct bpf_map *map;
+	void *key;
+	void *value;
+};
+
+#pragma clang attribute pop
+
+#endif

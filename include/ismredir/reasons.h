@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Why a connection, or a message of it, is on TCP: the codes, their names, and what to do about them.
+ *
+ * Numbers are part of the map format (maps.h) and of the JSON output: never reuse one. The high
+ * byte groups them as the SMC CLC decline codes do: 1 handshake, 2 switch rule, 3 application,
+ * 4 kernel and resources, 5 administration.
+ *
+ * R(symbol, code, "name", "meaning", "remedy")
+ */
+#ifndef ISMREDIR_REASONS_H
+#define ISMREDIR_REASONS_H
+
+#define ISM_REASONS(R)                                                                             \
+	R(NONE, 0x0000, "none", "redirected, or nothing sent yet", "nothing to do")                \
+	R(PENDING, 0x0101, "pending", "the handshake is still under way",                          \
+	  "wait until the connection is established")                                              \
+	R(NO_ANSWER, 0x0102, "no_answer", "the peer did not answer the offer",                     \
+	  "the server must run in a cgroup that ismredir is loaded on and be allowed by policy")   \
+	R(NO_OFFER, 0x0103, "no_offer", "the peer's SYN carried no offer",                         \
+	  "the client must run in a cgroup that ismredir is loaded on and be allowed by policy")   \
+	R(ECHO, 0x0104, "echo", "something on the path echoed our own option",                     \
+	  "a middlebox copies TCP options; connect without it or exclude the destination")         \
+	R(BAD_OPTION, 0x0105, "bad_option", "the peer's option is malformed or of another version",\
+	  "run the same version of ismredir on both sides")                                        \
+	R(UNKNOWN_TOKEN, 0x0106, "unknown_token", "the offered token is not in this kernel's table",\
+	  "the peer is on another kernel, or its record is gone; only a fabric can reach it")      \
+	R(NO_ROOM, 0x0107, "no_room", "no room for the option beside the kernel's own",            \
+	  "TCP fast open cookies, MPTCP, MD5 and SMC take the place; switch them off to use this") \
+	R(SYN_COOKIE, 0x0108, "syn_cookie", "the listener answered with a SYN cookie",             \
+	  "raise the listen backlog or net.ipv4.tcp_max_syn_backlog; cookies keep no state")       \
+	R(SYN_RETRANS, 0x0109, "syn_retrans", "the SYN was retransmitted, so without the option",  \
+	  "the first SYN was lost or a middlebox eats the option")                                 \
+	R(NEGATIVE, 0x010a, "negative", "this destination did not answer a short while ago",       \
+	  "asked again after the negative cache's time, or when a listener is armed")              \
+	R(NOT_MUTUAL, 0x010b, "not_mutual", "the two records do not name each other",              \
+	  "the partner closed, was reset, or took another connection")                             \
+	R(PEER_GONE, 0x010c, "peer_gone", "the partner's record is gone",                          \
+	  "the partner has closed its end")                                                        \
+	R(POLICY, 0x010d, "policy", "a rule says tcp for this connection",                         \
+	  "see `ismredir policy`")                                                                 \
+	R(NOT_LOCAL, 0x010e, "not_local", "the peer is neither loopback nor directly connected",   \
+	  "allow it with --peer CIDR")                                                             \
+	R(NOT_SELECTED, 0x010f, "not_selected", "this kernel needs an explicit selection",         \
+	  "select with --port, --comm or --cgroup; see `ismredir check`")                          \
+	R(UNREAD_TCP, 0x0201, "unread_tcp", "bytes given to TCP are not read by the peer yet",     \
+	  "passes by itself when the reader catches up")                                           \
+	R(BUDGET, 0x0202, "budget", "redirected and unread bytes are at their budget",             \
+	  "the reader is slower than the writer; TCP's flow control holds the writer")             \
+	R(MESSAGES, 0x0203, "messages", "redirected and unread messages are at their budget",      \
+	  "many small messages without a reader; TCP coalesces them")                              \
+	R(STREAM, 0x0204, "stream", "a one-way stream of small messages, which TCP does better",   \
+	  "passes by itself when the peer answers or the messages grow")                           \
+	R(SHUTDOWN, 0x0205, "shutdown", "one side is shut down or closing", "nothing to do")       \
+	R(PRESSURE, 0x0206, "pressure", "TCP memory is under pressure on this host",               \
+	  "raise net.ipv4.tcp_mem, or find who holds the memory")                                  \
+	R(FIRST, 0x0207, "first", "this direction starts with bytes on TCP", "nothing to do")      \
+	R(PLAIN_READER, 0x0208, "plain_reader", "the reader sleeps where only TCP can wake it",    \
+	  "it uses MSG_WAITALL or splice(2); nothing to do, exclude it by --comm to save the cost")\
+	R(URGENT, 0x0301, "urgent", "the application sent urgent data (MSG_OOB)",                  \
+	  "urgent data exists only on TCP")                                                        \
+	R(RCVLOWAT, 0x0302, "rcvlowat", "the application set SO_RCVLOWAT above 1",                 \
+	  "redirected bytes have no low-water mark")                                               \
+	R(ZEROCOPY, 0x0303, "zerocopy", "the application asked for SO_ZEROCOPY",                   \
+	  "redirected bytes never complete on the error queue")                                    \
+	R(ULP, 0x0304, "ulp", "the application asked for an upper layer protocol (kTLS)",          \
+	  "kTLS and redirection exclude each other")                                               \
+	R(PACING, 0x0305, "pacing", "the application set SO_MAX_PACING_RATE",                      \
+	  "redirected bytes cannot be paced")                                                      \
+	R(TIMESTAMP, 0x0306, "timestamp", "the application asked for packet timestamps",           \
+	  "redirected bytes carry none")                                                           \
+	R(INQ, 0x0307, "inq", "the application asked for TCP_INQ",                                 \
+	  "redirected bytes are not counted there")                                                \
+	R(PEEK_OFF, 0x0308, "peek_off", "the application set SO_PEEK_OFF",                         \
+	  "redirected bytes ignore the peek offset")                                               \
+	R(FILTER, 0x0309, "filter", "the application attached a socket filter",                    \
+	  "a filter does not see redirected bytes")                                                \
+	R(REPAIR, 0x030a, "repair", "the socket is in TCP_REPAIR", "nothing to do")                \
+	R(WAITALL, 0x030b, "waitall", "the reader waits with MSG_WAITALL",                         \
+	  "redirected bytes would end its wait early")                                             \
+	R(SPLICE, 0x030c, "splice", "the reader waits in splice(2)",                               \
+	  "splice does not see redirected bytes")                                                  \
+	R(PEER_PINNED, 0x030d, "peer_pinned", "the partner keeps this connection on TCP",          \
+	  "see the partner's record for its reason")                                               \
+	R(MAP_FULL, 0x0401, "map_full", "the connection table is full",                            \
+	  "load with a larger --max-conns")                                                        \
+	R(FOREIGN_SOCKMAP, 0x0402, "foreign_sockmap", "another tool's sockmap holds the socket",    \
+	  "Cilium, Beyla, Envoy or similar; exclude its connections from one of the two")          \
+	R(INSERT, 0x0403, "insert", "the kernel refused the socket for the sockhash",              \
+	  "MPTCP subflows and sockets with an upper layer protocol are refused")                   \
+	R(NO_STORAGE, 0x0404, "no_storage", "no memory for the socket's record", "free memory")    \
+	R(FIONREAD, 0x0405, "fionread", "this kernel reports FIONREAD 0 for sockets in a sockhash",\
+	  "a kernel with the fix of mid 2026, or select only programs that do not use FIONREAD")   \
+	R(DRAIN, 0x0501, "drain", "ismredir is being unloaded", "nothing to do")                   \
+	R(OFF, 0x0502, "off", "redirection is switched off", "`ismredir load --replace`")
+
+enum ism_reason {
+#define ISM_REASON_ENUM(sym, code, name, text, todo) ISM_R_##sym = code,
+	ISM_REASONS(ISM_REASON_ENUM)
+#undef ISM_REASON_ENUM
+};
+
+#endif

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* ismredir check: run the self-tests and say what follows for each plane. */
+#define _GNU_SOURCE
+#include "cli.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include "loader.h"
+#include "pins.h"
+#include "selftest.h"
+
+static const char *const verdicts[] = { "usable", "degraded", "refused" };
+static const char *const results[] = { "pass", "fail", "skip" };
+
+/* What a degraded or refused plane means for the user. */
+static const char *advice(enum ism_verdict v)
+{
+	switch (v) {
+	case ISM_DEGRADED:
+		return "load only with --port, --comm or --cgroup, for programs that do not need it";
+	case ISM_REFUSED:
+		return "load refuses it; see the failed tests";
+	default:
+		return "";
+	}
+}
+
+static void check_json(const struct cli *c, const struct ism_selftest *st, const char *bpffs)
+{
+	struct json_object *o = json_object_new_object(), *planes = json_object_new_object();
+	struct json_object *tests = json_object_new_array(), *p, *t;
+
+	p = json_object_new_object();
+	put_str(p, "verdict", verdicts[st->verdict]);
+	put_str(p, "why", st->why);
+	put_str(p, "advice", advice(st->verdict));
+	json_object_object_add(planes, "skmsg", p);
+	json_object_object_add(o, "planes", planes);
+	put_str(o, "bpffs", bpffs);
+	for (unsigned int i = 0; i < st->n; i++) {
+		const struct ism_test_report *r = &st->test[i];
+
+		t = json_object_new_object();
+		put_str(t, "name", r->name);
+		put_str(t, "what", r->what);
+		put_str(t, "result", results[r->result]);
+		json_object_object_add(t, "ms", json_object_new_double(r->ms));
+		put_str(t, "detail", r->detail);
+		put_str(t, "todo", r->result == ISM_TEST_FAIL ? r->todo : "");
+		json_object_array_add(tests, t);
+	}
+	json_object_object_add(o, "tests", tests);
+	cli_print_json(c, o);
+}
+
+static void check_text(const struct ism_selftest *st, const char *bpffs)
+{
+	static const char *const columns[] = { "Test", "Result", ">ms", "What", "Detail", NULL };
+	struct libscols_table *t = cli_table(columns);
+	struct libscols_line *l;
+
+	for (unsigned int i = 0; i < st->n; i++) {
+		const struct ism_test_report *r = &st->test[i];
+
+		l = cli_row(t);
+		cli_cell(l, 0, "%s", r->name);
+		cli_cell(l, 1, "%s", results[r->result]);
+		cli_cell(l, 2, "%.1f", r->ms);
+		cli_cell(l, 3, "%s", r->what);
+		cli_cell(l, 4, "%s", r->detail);
+	}
+	cli_table_done(t, NULL);
+	printf("\nplane skmsg: %s%s%s\n", verdicts[st->verdict], *st->why ? ": " : "", st->why);
+	if (*advice(st->verdict))
+		printf("  %s\n", advice(st->verdict));
+	for (unsigned int i = 0; i < st->n; i++)
+		if (st->test[i].result == ISM_TEST_FAIL && *st->test[i].todo)
+			printf("  %s: %s\n", st->test[i].name, st->test[i].todo);
+	if (*bpffs)
+		printf("  bpffs: %s\n", bpffs);
+}
+
+int cmd_check(struct cli *c, int argc, char **argv)
+{
+	struct ism_err err = {}, fs = {};
+	struct ism_selftest *st;
+	int rc, status;
+
+	if (cli_no_args(c, argc, argv))
+		return CLI_USAGE;
+	rc = ism_loader_privileges(&err);
+	if (rc)
+		return cli_error(c, &err, rc);
+	st = malloc(sizeof(*st));
+	if (!st)
+		return cli_error(c, &err, -ENOMEM);
+	ism_pins_check_fs(&fs);
+	rc = ism_selftest_run(st, &err);
+	if (rc) {
+		free(st);
+		return cli_error(c, &err, rc);
+	}
+	if (c->json)
+		check_json(c, st, fs.text);
+	else
+		check_text(st, fs.text);
+	status = st->verdict == ISM_REFUSED || fs.text[0] ? CLI_FAIL : CLI_OK;
+	free(st);
+	return status;
+}

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+# shellcheck shell=bash
+# bash completion for ismredir(8)
+
+_ismredir_reasons()
+{
+	ismredir -j explain all 2>/dev/null | grep -o '"name":"[a-z_]*"' | cut -d'"' -f4
+}
+
+_ismredir()
+{
+	local cur prev verb="" i
+	cur=${COMP_WORDS[COMP_CWORD]}
+	prev=${COMP_WORDS[COMP_CWORD - 1]}
+	COMPREPLY=()
+
+	for ((i = 1; i < COMP_CWORD; i++)); do
+		case ${COMP_WORDS[i]} in
+		-*) ;;
+		*)
+			verb=${COMP_WORDS[i]}
+			break
+			;;
+		esac
+	done
+
+	if [[ -z $verb ]]; then
+		mapfile -t COMPREPLY < <(compgen -W "-j -p -v check load unload status conns peers policy explain version help" -- "$cur")
+		return
+	fi
+
+	case $prev in
+	--cgroup)
+		mapfile -t COMPREPLY < <(compgen -d -- "${cur:-/sys/fs/cgroup/}")
+		return
+		;;
+	--config)
+		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+		return
+		;;
+	--plane | --default | plane)
+		mapfile -t COMPREPLY < <(compgen -W "tcp skmsg" -- "$cur")
+		return
+		;;
+	state)
+		mapfile -t COMPREPLY < <(compgen -W "ESTABLISHED SYN_SENT CLOSE_WAIT FIN_WAIT1 FIN_WAIT2 LAST_ACK" -- "$cur")
+		return
+		;;
+	--port | --peer | --comm | --max-conns | --set | --timeout | port | comm | netns)
+		return
+		;;
+	esac
+
+	case $verb in
+	load)
+		mapfile -t COMPREPLY < <(compgen -W "--cgroup --port --peer --comm --plane --default --config --max-conns --set --replace --skip-tests" -- "$cur")
+		;;
+	unload)
+		mapfile -t COMPREPLY < <(compgen -W "--timeout" -- "$cur")
+		;;
+	conns)
+		mapfile -t COMPREPLY < <(compgen -W "-l port comm plane netns state" -- "$cur")
+		;;
+	explain)
+		mapfile -t COMPREPLY < <(compgen -W "all $(_ismredir_reasons)" -- "$cur")
+		;;
+	help)
+		mapfile -t COMPREPLY < <(compgen -W "check load unload status conns peers policy explain version" -- "$cur")
+		;;
+	esac
+}
+
+complete -F _ismredir ismredir

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* ismredir: the command table, global options, and help. */
+#define _GNU_SOURCE
+#include "cli.h"
+#include <bpf/libbpf.h>
+#include <stdarg.h>
+#include <string.h>
+#include <unistd.h>
+#include <ismredir/maps.h>
+#include <ismredir/option.h>
+#include "pins.h"
+
+static int cmd_help(struct cli *c, int argc, char **argv);
+static int cmd_version(struct cli *c, int argc, char **argv);
+
+static const struct cli_command commands[] = {
+	{ "check", "", "what this kernel can do, and why not", cmd_check },
+	{ "load",
+	  "[--cgroup PATH] [--port N[-M]] [--peer CIDR] [--comm NAME] [--plane tcp|skmsg]\n"
+	  "         [--config FILE] [--max-conns N] [--set NAME=VALUE] [--replace] [--skip-tests]",
+	  "accelerate what is selected", cmd_load },
+	{ "unload", "[--timeout SECONDS]", "drain, detach and take everything away", cmd_unload },
+	{ "status", "", "planes, counters, fallbacks by reason", cmd_status },
+	{ "conns", "[-l] [port N] [comm NAME] [plane PLANE] [netns COOKIE] [state STATE]",
+	  "connections, with bytes by plane and the reason for TCP", cmd_conns },
+	{ "peers", "", "hosts that were seen capable", cmd_peers },
+	{ "policy", "", "the rules in force", cmd_policy },
+	{ "explain", "CODE|NAME|all", "what a reason means and how to get rid of it", cmd_explain },
+	{ "version", "", "version and features", cmd_version },
+	{ "help", "[COMMAND]", "this text", cmd_help },
+};
+
+#define N_COMMANDS (sizeof(commands) / sizeof(commands[0]))
+
+/* libbpf speaks only to those who ask twice. */
+static int verbose;
+
+static int libbpf_line(enum libbpf_print_level level, const char *fmt, va_list ap)
+{
+	if (verbose < 2 || (level == LIBBPF_DEBUG && verbose < 3))
+		return 0;
+	return vfprintf(stderr, fmt, ap);
+}
+
+static void print_command(const struct cli_command *cmd)
+{
+	printf("  %-8s %s\n", cmd->name, cmd->help);
+	if (*cmd->args)
+		printf("         %s %s\n", cmd->name, cmd->args);
+}
+
+/* A unique prefix is enough; an exact name always wins. */
+static const struct cli_command *find_command(const struct cli *c, const char *name)
+{
+	const struct cli_command *found = NULL;
+
+	for (size_t i = 0; i < N_COMMANDS; i++) {
+		if (!strcmp(commands[i].name, name))
+			return &commands[i];
+		if (strncmp(commands[i].name, name, strlen(name)))
+			continue;
+		if (found) {
+			cli_usage(c, "\"%s\" is ambiguous: %s or %s", name, found->name,
+				  commands[i].name);
+			return NULL;
+		}
+		found = &commands[i];
+	}
+	if (!found)
+		cli_usage(c, "unknown command \"%s\"", name);
+	return found;
+}
+
+static int cmd_help(struct cli *c, int argc, char **argv)
+{
+	if (argc > 1)
+		return cli_usage(c, "unexpected argument \"%s\"", argv[1]);
+	if (argc) {
+		const struct cli_command *cmd = find_command(c, argv[0]);
+
+		if (!cmd)
+			return CLI_USAGE;
+		print_command(cmd);
+		printf("See ismredir-%s(8).\n", cmd->name);
+		return CLI_OK;
+	}
+	puts("Usage: ismredir [-j|-p] [-v] COMMAND [ARGS]\n\nCommands (a unique prefix is enough):");
+	for (size_t i = 0; i < N_COMMANDS; i++)
+		print_command(&commands[i]);
+	puts("\nOptions:\n  -j  JSON   -p  pretty JSON   -v  more, -vv with libbpf's messages\n"
+	     "Exit status: 0 ok, 1 failed, 2 usage.");
+	return CLI_OK;
+}
+
+static int cmd_version(struct cli *c, int argc, char **argv)
+{
+	struct json_object *o;
+
+	if (cli_no_args(c, argc, argv))
+		return CLI_USAGE;
+	if (!c->json) {
+		printf("ismredir %s\nmap format %d, option version %d, libbpf %s, planes: tcp skmsg\n",
+		       ISM_VERSION, ISM_MAPS_FORMAT, ISM_OPT_VERSION, libbpf_version_string());
+		return CLI_OK;
+	}
+	o = json_object_new_object();
+	put_str(o, "version", ISM_VERSION);
+	put_u64(o, "map_format", ISM_MAPS_FORMAT);
+	put_u64(o, "option_version", ISM_OPT_VERSION);
+	put_str(o, "libbpf", libbpf_version_string());
+	put_str(o, "pin_dir", ism_pin_dir());
+	cli_print_json(c, o);
+	return CLI_OK;
+}
+
+int main(int argc, char **argv)
+{
+	struct cli c = {};
+	const struct cli_command *cmd;
+	int opt;
+
+	while ((opt = getopt(argc, argv, "+jpvhV")) != -1) {
+		switch (opt) {
+		case 'p':
+			c.pretty = 1;
+			/* fall through */
+		case 'j':
+			c.json = 1;
+			break;
+		case 'v':
+			c.verbose++;
+			break;
+		case 'h':
+			return cmd_help(&c, 0, NULL);
+		case 'V':
+			return cmd_version(&c, 0, NULL);
+		default:
+			return CLI_USAGE;
+		}
+	}
+	verbose = c.verbose;
+	libbpf_set_print(libbpf_line);
+	if (optind == argc) {
+		cmd_help(&c, 0, NULL);
+		return CLI_USAGE;
+	}
+	cmd = find_command(&c, argv[optind]);
+	if (!cmd)
+		return CLI_USAGE;
+	return cmd->run(&c, argc - optind - 1, argv + optind + 1);
+}

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* Finding cgroups (v2); see cgroup.h. */
+#define _GNU_SOURCE
+#include "cgroup.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <limits.h>
+#include <linux/magic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+int ism_cgroup_mount(char *path, size_t len)
+{
+	FILE *f = fopen("/proc/self/mountinfo", "re");
+	char line[4096], root[1024], mnt[1024];
+	int rc = -ENOENT;
+
+	if (!f)
+		return -errno;
+	while (rc && fgets(line, sizeof(line), f)) {
+		if (!strstr(line, " - cgroup2 "))
+			continue;
+		if (sscanf(line, "%*s %*s %*s %1023s %1023s", root, mnt) != 2)
+			continue;
+		if ((size_t)snprintf(path, len, "%s", mnt) < len)
+			rc = 0;
+	}
+	fclose(f);
+	return rc;
+}
+
+/* The id that BPF sees is the file handle of the directory (kernfs_node.id). */
+static int handle_id(const char *path, __u64 *id)
+{
+	union {
+		struct file_handle h;
+		char room[sizeof(struct file_handle) + 16];
+	} u = { .h = { .handle_bytes = 8 } };
+	int mnt;
+
+	if (name_to_handle_at(AT_FDCWD, path, &u.h, &mnt, 0))
+		return -errno;
+	memcpy(id, u.h.f_handle, sizeof(*id));
+	return 0;
+}
+
+static __u32 depth_below(const char *mnt, const char *path)
+{
+	__u32 n = 0;
+
+	for (const char *p = path + strlen(mnt); *p; p++)
+		if (*p == '/' && p[1] && p[1] != '/')
+			n++;
+	return n;
+}
+
+int ism_cgroup_find(const char *path, struct ism_cgroup *ret, struct ism_err *err)
+{
+	char mnt[512], real[PATH_MAX];
+	struct statfs fs;
+	int rc = ism_cgroup_mount(mnt, sizeof(mnt));
+
+	if (rc)
+		return ism_err_set(err, rc,
+				   "no cgroup v2 hierarchy is mounted: mount -t cgroup2 none "
+				   "/sys/fs/cgroup");
+	if (!path)
+		path = mnt;
+	if (!realpath(path, real))
+		return ism_err_set(err, -errno,
+				   "cgroup %s: %s; give the path of an existing cgroup", path,
+				   strerror(errno));
+	if (statfs(real, &fs))
+		return ism_err_set(err, -errno, "cgroup %s: %s", path, strerror(errno));
+	if (fs.f_type != CGROUP2_SUPER_MAGIC)
+		return ism_err_set(err, -EINVAL,
+				   "%s is not a cgroup v2 directory; they are below %s", path, mnt);
+	if (strlen(real) >= sizeof(ret->path))
+		return ism_err_set(err, -ENAMETOOLONG, "cgroup %s: path too long", path);
+	memset(ret, 0, sizeof(*ret));
+	strcpy(ret->path, real);
+	ret->level = depth_below(mnt, real);
+	rc = handle_id(real, &ret->id);
+	if (rc)
+		return ism_err_set(err, rc, "cgroup %s: no id: %s", path, strerror(-rc));
+	return 0;
+}
+
+/* nftw() has no argument for its caller, so the walk's state is here, one per thread. */
+static __thread struct {
+	__u64 id;
+	char *out;
+	size_t len;
+	int (*fn)(pid_t pid, void *arg);
+	void *arg;
+	int rc;
+} walk;
+
+static int match_id(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+	__u64 id;
+
+	(void)st;
+	(void)ftw;
+	if (type != FTW_D || handle_id(path, &id) || id != walk.id)
+		return 0;
+	return (size_t)snprintf(walk.out, walk.len, "%s", path) < walk.len ? 1 : -1;
+}
+
+int ism_cgroup_path(__u64 id, char *path, size_t len)
+{
+	char mnt[512];
+	int rc = ism_cgroup_mount(mnt, sizeof(mnt));
+
+	if (rc)
+		return rc;
+	walk.id = id;
+	walk.out = path;
+	walk.len = len;
+	return nftw(mnt, match_id, 16, FTW_PHYS | FTW_MOUNT) == 1 ? 0 : -ENOENT;
+}
+
+static int each_pid(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+	char file[PATH_MAX];
+	FILE *f;
+	int pid;
+
+	(void)st;
+	(void)ftw;
+	if (type != FTW_D)
+		return 0;
+	if ((size_t)snprintf(file, sizeof(file), "%s/cgroup.procs", path) >= sizeof(file))
+		return 0;
+	f = fopen(file, "re");
+	if (!f)
+		return 0; /* a cgroup that went away, or a threaded one */
+	while (!walk.rc && fscanf(f, "%d", &pid) == 1)
+		walk.rc = walk.fn(pid, walk.arg);
+	fclose(f);
+	return walk.rc;
+}
+
+int ism_cgroup_pids(const char *path, int (*fn)(pid_t pid, void *arg), void *arg)
+{
+	walk.fn = fn;
+	walk.arg = arg;
+	walk.rc = 0;
+	if (nftw(path, each_pid, 16, FTW_PHYS | FTW_MOUNT) < 0)
+		return -errno;
+	return walk.rc;
+}

@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* Looking into a running load; see inspect.h. Listeners are in listeners.c. */
+#define _GNU_SOURCE
+#include "inspect.h"
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <errno.h>
+#include <linux/membarrier.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include "pins.h"
+#include "inspect.skel.h"
+
+/* ---------------------------------------------------------------- connections */
+
+/* The iterator writes whole structs, but read() may hand them out in any pieces. */
+static int read_views(int fd, int (*fn)(const struct ism_conn_view *v, void *arg), void *arg)
+{
+	struct ism_conn_view v;
+	size_t have = 0;
+	ssize_t n;
+	int rc;
+
+	for (;;) {
+		n = read(fd, (char *)&v + have, sizeof(v) - have);
+		if (n < 0 && (errno == EINTR || errno == EAGAIN))
+			continue;
+		if (n < 0)
+			return -errno;
+		if (!n)
+			return have ? -EPROTO : 0;
+		have += n;
+		if (have < sizeof(v))
+			continue;
+		have = 0;
+		rc = fn(&v, arg);
+		if (rc)
+			return rc;
+	}
+}
+
+static int iterate_conns(struct inspect_bpf *skel,
+			 int (*fn)(const struct ism_conn_view *v, void *arg), void *arg)
+{
+	union bpf_iter_link_info info = { .map.map_fd = bpf_map__fd(skel->maps.conns) };
+	LIBBPF_OPTS(bpf_iter_attach_opts, opts, .link_info = &info, .link_info_len = sizeof(info));
+	struct bpf_link *link = bpf_program__attach_iter(skel->progs.ism_list, &opts);
+	int fd, rc;
+
+	if (!link)
+		return -errno;
+	fd = bpf_iter_create(bpf_link__fd(link));
+	rc = fd < 0 ? -errno : read_views(fd, fn, arg);
+	if (fd >= 0)
+		close(fd);
+	bpf_link__destroy(link);
+	return rc;
+}
+
+int ism_inspect_conns(int (*fn)(const struct ism_conn_view *v, void *arg), void *arg,
+		      struct ism_err *err)
+{
+	struct inspect_bpf *skel = inspect_bpf__open();
+	int rc;
+
+	if (!skel)
+		return ism_err_set(err, -errno, "inspect programs: %s", strerror(errno));
+	rc = ism_pins_reuse_maps(skel->obj, err);
+	if (rc)
+		goto out;
+	rc = inspect_bpf__load(skel);
+	if (rc) {
+		ism_err_set(err, rc, "inspect programs: %s; see -vv", strerror(-rc));
+		goto out;
+	}
+	rc = iterate_conns(skel, fn, arg);
+	if (rc < 0)
+		ism_err_set(err, rc, "listing connections: %s", strerror(-rc));
+out:
+	inspect_bpf__destroy(skel);
+	return rc;
+}
+
+/* ---------------------------------------------------------------- single maps */
+
+static int open_map(const char *name, struct ism_err *err)
+{
+	int fd = ism_pins_open_map(name);
+
+	if (fd == -ENOENT)
+		return ism_err_set(err, fd, "not loaded (no %s/%s)", ism_pin_dir(), name);
+	if (fd < 0)
+		return ism_err_set(err, fd, "%s/%s: %s", ism_pin_dir(), name, strerror(-fd));
+	return fd;
+}
+
+int ism_inspect_ctl(struct ism_ctl *ret, struct ism_err *err)
+{
+	__u32 zero = 0;
+	int fd = open_map("ctl", err), rc;
+
+	if (fd < 0)
+		return fd;
+	rc = bpf_map_lookup_elem(fd, &zero, ret) ? -errno : 0;
+	close(fd);
+	if (rc)
+		return ism_err_set(err, rc, "map ctl: %s", strerror(-rc));
+	return 0;
+}
+
+int ism_inspect_set_word(__u32 word, struct ism_err *err)
+{
+	struct ism_ctl ctl;
+	__u32 zero = 0;
+	int fd = open_map("ctl", err), rc;
+
+	if (fd < 0)
+		return fd;
+	rc = bpf_map_lookup_elem(fd, &zero, &ctl) ? -errno : 0;
+	if (!rc) {
+		ctl.word = word;
+		rc = bpf_map_update_elem(fd, &zero, &ctl, BPF_EXIST) ? -errno : 0;
+	}
+	close(fd);
+	if (rc)
+		return ism_err_set(err, rc, "map ctl: %s", strerror(-rc));
+	/* Programs read the word inside an RCU section: MEMBARRIER_CMD_GLOBAL is synchronize_rcu(). */
+	if (syscall(__NR_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0))
+		usleep(100 * 1000);
+	return 0;
+}
+
+/* Sum an array of per-CPU __u64 blocks. */
+static int sum_percpu(const char *map, __u32 key, __u64 *ret, size_t words, struct ism_err *err)
+{
+	int cpus = libbpf_num_possible_cpus(), fd, rc;
+	__u64 *v;
+
+	if (cpus < 0)
+		return ism_err_set(err, cpus, "number of CPUs: %s", strerror(-cpus));
+	fd = open_map(map, err);
+	if (fd < 0)
+		return fd;
+	v = calloc(cpus, words * sizeof(*v));
+	rc = !v ? -ENOMEM : bpf_map_lookup_elem(fd, &key, v) ? -errno : 0;
+	memset(ret, 0, words * sizeof(*ret));
+	for (size_t i = 0; !rc && i < cpus * words; i++)
+		ret[i % words] += v[i];
+	free(v);
+	close(fd);
+	if (rc)
+		return ism_err_set(err, rc, "map %s: %s", map, strerror(-rc));
+	return 0;
+}
+
+int ism_inspect_stats(struct ism_stats *ret, struct ism_err *err)
+{
+	_Static_assert(sizeof(*ret) % sizeof(__u64) == 0, "only counters");
+	return sum_percpu("stats", 0, (__u64 *)ret, sizeof(*ret) / sizeof(__u64), err);
+}
+
+int ism_inspect_reasons(__u64 *ret, struct ism_err *err)
+{
+	int rc = 0;
+
+	for (__u32 i = 0; !rc && i < ISM_REASON_SLOTS; i++)
+		rc = sum_percpu("reasons", i, &ret[i], 1, err);
+	return rc;
+}
+
+static int walk_map(int fd, size_t key_size, size_t value_size,
+		    int (*fn)(const void *key, const void *value, void *arg), void *arg)
+{
+	void *key = malloc(key_size), *next = malloc(key_size), *value = malloc(value_size);
+	void *prev = NULL;
+	int rc = key && next && value ? 0 : -ENOMEM;
+
+	while (!rc && !bpf_map_get_next_key(fd, prev, next)) {
+		if (!bpf_map_lookup_elem(fd, next, value))
+			rc = fn(next, value, arg);
+		memcpy(key, next, key_size);
+		prev = key;
+	}
+	free(key);
+	free(next);
+	free(value);
+	return rc;
+}
+
+int ism_inspect_map(const char *name, size_t key_size, size_t value_size,
+		    int (*fn)(const void *key, const void *value, void *arg), void *arg,
+		    struct ism_err *err)
+{
+	struct bpf_map_info info = {};
+	__u32 len = sizeof(info);
+	int fd = open_map(name, err), rc;
+
+	if (fd < 0)
+		return fd;
+	rc = bpf_obj_get_info_by_fd(fd, &info, &len) ? -errno : 0;
+	if (!rc && (info.key_size != key_size || info.value_size != value_size))
+		rc = ism_err_set(err, -EPROTO,
+				 "map %s has another layout: use the ismredir that "
+				 "loaded it, or load --replace",
+				 name);
+	if (!rc)
+		rc = walk_map(fd, key_size, value_size, fn, arg);
+	close(fd);
+	if (rc < 0)
+		ism_err_set(err, rc, "map %s: %s", name, strerror(-rc));
+	return rc;
+}
+
+/* ---------------------------------------------------------------- links */
+
+struct cgroup_walk {
+	int (*fn)(__u64 id, const char *path, void *arg);
+	void *arg;
+};
+
+static int one_link(const char *name, void *arg)
+{
+	struct cgroup_walk *w = arg;
+	struct bpf_link_info info = {};
+	__u32 len = sizeof(info);
+	char path[512];
+	int fd, rc;
+
+	if (strncmp(name, "link_sockops_", 13))
+		return 0;
+	fd = ism_pins_open_link(name);
+	if (fd < 0)
+		return 0;
+	rc = bpf_obj_get_info_by_fd(fd, &info, &len) ? -errno : 0;
+	close(fd);
+	if (rc)
+		return rc;
+	/* The kernel detaches a link and forgets the id when the cgroup is removed. */
+	if (!info.cgroup.cgroup_id || ism_cgroup_path(info.cgroup.cgroup_id, path, sizeof(path)))
+		return w->fn(info.cgroup.cgroup_id, NULL, w->arg);
+	return w->fn(info.cgroup.cgroup_id, path, w->arg);
+}
+
+int ism_inspect_cgroups(int (*fn)(__u64 id, const char *path, void *arg), void *arg,
+			struct ism_err *err)
+{
+	struct cgroup_walk w = { fn, arg };
+	int rc = ism_pins_each_link(one_link, &w);
+
+	if (rc < 0)
+		return ism_err_set(err, rc, "pinned links: %s", strerror(-rc));
+	return rc;
+}
