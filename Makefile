@@ -52,8 +52,8 @@ LIB_SRC	:= $(wildcard user/lib/*.c)
 CLI_SRC	:= $(wildcard user/cli/*.c)
 LIB_OBJ	:= $(LIB_SRC:%.c=$(B)/%.o)
 CLI_OBJ	:= $(CLI_SRC:%.c=$(B)/%.o)
-BPF_MAIN := maps handshake redirect sockopt
-BPF_VIEW := maps inspect
+BPF_MAIN := maps handshake redirect sockopt waiters
+BPF_VIEW := maps inspect waiters
 BPF_OBJ	:= $(patsubst %,$(B)/bpf/%.bpf.o,$(sort $(BPF_MAIN) $(BPF_VIEW)))
 SKELS	:= $(B)/ismredir.skel.h $(B)/inspect.skel.h
 

@@ -6,6 +6,7 @@
 #include "common.bpf.h"
 #include <bpf/bpf_endian.h>
 #include "policy.bpf.h"
+#include "waiters.bpf.h"
 #include <ismredir/option.h>
 #include <ismredir/siphash.h>
 
@@ -385,6 +386,7 @@ static __always_inline void enrol(struct bpf_sock_ops *skops, struct ism_conn *r
 	err = bpf_sock_hash_update(skops, &socks, &token, BPF_NOEXIST);
 	if (!err) {
 		rec->flags |= ISM_CONN_ENROLLED;
+		add_flags(skops, BPF_SOCK_OPS_RTT_CB_FLAG);
 		rec->plane = ISM_PLANE_SKMSG;
 		rec->last = ISM_PLANE_SKMSG;
 		rec->reason = ISM_R_NONE;
@@ -661,6 +663,38 @@ static __always_inline void on_passive(struct bpf_sock_ops *skops)
 	note_peer(skops, ISM_PEER_ISMREDIR);
 }
 
+/* ---------------------------------------------------------------- leaving the sockhash */
+
+/*
+ * An ACK for bytes that took TCP: the one moment at which BPF may take a socket out of a sockhash.
+ * sk_psock_drop() throws away what was redirected here and not read, so that must be nothing, and
+ * nobody may be about to add to it: the partner obeys LEAVING since before, and is seen outside
+ * sendmsg() now.
+ */
+static __always_inline void on_rtt(struct bpf_sock_ops *skops)
+{
+	struct tcp_sock *tp = full_sock(skops);
+	struct ism_conn *rec, *peer;
+	struct sock *psk;
+	__u64 token, peer_token;
+
+	rec = own_conn(skops, &token);
+	if (!rec || !tp || !(rec->flags & ISM_CONN_LEAVING))
+		return;
+	peer_token = rec->peer;
+	peer = bpf_map_lookup_elem(&conns, &peer_token);
+	if (peer) {
+		psk = (struct sock *)peer->sk;
+		if (ism_sk_cookie(psk) == peer->cookie && ism_busy_tasks(peer->sk))
+			return;
+	}
+	if (ism_unread((struct sock *)tp) || bpf_map_delete_elem(&socks, &token))
+		return;
+	rec->flags = (rec->flags & ~ISM_CONN_LEAVING) | ISM_CONN_LEFT | ISM_CONN_PINNED;
+	rec->plane = ISM_PLANE_TCP;
+	bpf_sock_ops_cb_flags_set(skops, skops->bpf_sock_ops_cb_flags & ~BPF_SOCK_OPS_RTT_CB_FLAG);
+}
+
 /* ---------------------------------------------------------------- end of life */
 
 static __always_inline void end_listener(struct bpf_sock_ops *skops, struct ism_sk *st)
@@ -770,6 +804,9 @@ int ism_handshake(struct bpf_sock_ops *skops)
 		break;
 	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
 		on_passive(skops);
+		break;
+	case BPF_SOCK_OPS_RTT_CB:
+		on_rtt(skops);
 		break;
 	case BPF_SOCK_OPS_STATE_CB:
 		on_state(skops);

@@ -18,34 +18,6 @@ const volatile __u32 n_scope;
 const volatile __u64 scope_id[ISM_MAX_SCOPE];
 const volatile __u32 scope_level[ISM_MAX_SCOPE];
 
-/*
- * Tasks that are inside sendmsg() or recvmsg() of an enrolled socket hold a reference on its psock;
- * those asleep in it are on its wait queue. The rest may be about to queue redirected bytes: unload
- * must not take the socket out of the map under them.
- */
-static __always_inline __u32 busy_tasks(const struct sock *sk, const struct sk_psock *psock)
-{
-	int refs = BPF_CORE_READ(psock, refcnt.refs.counter);
-	struct ism_waiters w;
-
-	ism_waiters(sk, &w);
-	return refs - 1 > (int)w.n ? refs - 1 - w.n : 0;
-}
-
-static __always_inline void view_queue(struct ism_conn_view *v, const struct sock *sk)
-{
-	struct sk_psock *psock = ism_sk_psock(sk);
-
-	if (!(v->conn.flags & ISM_CONN_ENROLLED) || !psock)
-		return;
-	if (bpf_core_field_exists(psock->msg_tot_len))
-		v->backlog = BPF_CORE_READ(psock, msg_tot_len);
-	else if (BPF_CORE_READ(psock, ingress_msg.next) !=
-		 (void *)psock + bpf_core_field_offset(struct sk_psock, ingress_msg))
-		v->backlog = BPF_CORE_READ(sk, sk_backlog.rmem_alloc.counter);
-	v->busy = busy_tasks(sk, psock);
-}
-
 static __always_inline void view_socket(struct ism_conn_view *v)
 {
 	struct tcp_sock *tp = (struct tcp_sock *)v->conn.sk;
@@ -59,7 +31,11 @@ static __always_inline void view_socket(struct ism_conn_view *v)
 	if (v->conn.start_seq)
 		v->conn.tcp_bytes += ism_tcp_bytes_since(tp, v->conn.last_seq);
 	v->tx_unread = seq - BPF_CORE_READ(tp, snd_una);
-	view_queue(v, sk);
+	if (v->conn.flags & (ISM_CONN_ENROLLED | ISM_CONN_LEAVING)) {
+		v->backlog = ism_unread(sk);
+		/* unload must not take the socket out of the map under these */
+		v->busy = ism_busy_tasks(v->conn.sk);
+	}
 	v->alive = ism_sk_cookie(sk) == v->conn.cookie;
 }
 

@@ -66,6 +66,17 @@ static __always_inline __u32 wait_for_reader(const struct verdict *v, __u32 budg
 }
 
 /*
+ * A socket in a sockhash sends slower by TCP than a plain one: tcp_bpf_sendmsg() builds a sk_msg
+ * first. So one that will not be redirected any more leaves: the partner stops redirecting to it now,
+ * and on_rtt() in handshake.bpf.c takes it out as soon as that loses nothing.
+ */
+static __always_inline void leave(struct ism_conn *me)
+{
+	if (me->flags & ISM_CONN_ENROLLED)
+		me->flags = (me->flags & ~ISM_CONN_ENROLLED) | ISM_CONN_LEAVING;
+}
+
+/*
  * A one-way stream of small messages: TCP coalesces, redirection pays a wake-up and a struct sk_msg
  * for each. "One-way" is: @stream_run sends without anything received in between.
  */
@@ -80,12 +91,36 @@ static __always_inline int small_stream(struct verdict *v)
 		me->seen_rcv = rcv;
 		me->run = 0;
 	}
-	if (v->size >= v->ctl->stream_size)
+	if (v->size >= v->ctl->stream_size) {
+		me->run = 0;
 		return 0;
+	}
 	if (me->run < v->ctl->stream_run) {
 		me->run++;
 		return 0;
 	}
+	if (++me->run >= v->ctl->leave_run)
+		leave(me);
+	return 1;
+}
+
+/*
+ * A writer that outruns its reader: once the budget is reached TCP takes over, and rule 1 holds the
+ * stream there until the reader catches up for a moment. Each way works, but a stream that is on TCP
+ * for much of its time is better off on a plain socket.
+ */
+static __always_inline int mostly_overflow(struct verdict *v)
+{
+	struct ism_conn *me = v->me;
+	__u64 redir = me->redir_bytes - me->mark_redir, tcp = me->tcp_bytes - me->mark_tcp;
+
+	if (!v->ctl->mix_bytes || redir + tcp < v->ctl->mix_bytes)
+		return 0;
+	me->mark_redir = me->redir_bytes;
+	me->mark_tcp = me->tcp_bytes;
+	if (tcp * 3 < redir + tcp)
+		return 0;
+	leave(me);
 	return 1;
 }
 
@@ -96,8 +131,10 @@ static __always_inline __u32 check_pair(struct verdict *v)
 
 	if (v->ctl->word != ISM_WORD_ON)
 		return v->ctl->word == ISM_WORD_DRAIN ? ISM_R_DRAIN : ISM_R_OFF;
-	if (v->me->flags & ISM_CONN_PINNED)
-		return v->me->reason ? v->me->reason : ISM_R_PEER_PINNED;
+	if (v->me->flags & (ISM_CONN_PINNED | ISM_CONN_LEAVING)) {
+		leave(v->me);
+		return v->me->reason ? v->me->reason : ISM_R_STREAM;
+	}
 	if (!(v->me->flags & ISM_CONN_ENROLLED) || !peer_token)
 		return v->me->reason ? v->me->reason : ISM_R_PENDING;
 	v->peer = bpf_map_lookup_elem(&conns, &peer_token);
@@ -105,8 +142,10 @@ static __always_inline __u32 check_pair(struct verdict *v)
 		return ISM_R_PEER_GONE;
 	if (v->peer->peer != v->token)
 		return ISM_R_NOT_MUTUAL;
-	if (v->peer->flags & ISM_CONN_PINNED)
+	if (v->peer->flags & ISM_CONN_PINNED) {
+		leave(v->me);
 		return ISM_R_PEER_PINNED;
+	}
 	if (!(v->peer->flags & ISM_CONN_ENROLLED))
 		return v->peer->reason ? v->peer->reason : ISM_R_NOT_MUTUAL;
 	return 0;
@@ -146,26 +185,14 @@ static __always_inline __u32 check_order(struct verdict *v)
 static __always_inline __u32 check_reader(struct verdict *v)
 {
 	struct sock *psk = v->psk;
-	struct ism_waiters w;
-	struct sk_psock *psock;
 	__u32 reason;
-	int refs;
 
 	if (v->me->last == ISM_PLANE_TCP && v->me->tcp_bytes && BPF_CORE_READ(psk, sk_lock.owned))
 		return ISM_R_PLAIN_READER;
-	ism_waiters(psk, &w);
-	if (!w.n)
-		return 0;
-	if (w.overrun)
-		return ISM_R_PLAIN_READER;
-	reason = ism_waiter_reason(w.task);
-	if (reason) {
+	reason = ism_plain_reader((__u64)psk);
+	if (reason == ISM_R_WAITALL || reason == ISM_R_SPLICE)
 		v->me->flags |= ISM_CONN_PINNED;
-		return reason;
-	}
-	psock = ism_sk_psock(psk);
-	refs = BPF_CORE_READ(psock, refcnt.refs.counter);
-	return refs - 1 < (int)w.n ? ISM_R_PLAIN_READER : 0;
+	return reason;
 }
 
 /* Rule 2: what lies redirected and unread is bounded, in bytes and in messages. */
@@ -195,7 +222,7 @@ static __always_inline __u32 decide(struct verdict *v)
 
 	if (reason)
 		return reason;
-	if (small_stream(v))
+	if (small_stream(v) || mostly_overflow(v))
 		return ISM_R_STREAM;
 	reason = check_order(v);
 	if (!reason)
@@ -204,7 +231,7 @@ static __always_inline __u32 decide(struct verdict *v)
 		reason = check_reader(v);
 	if (reason)
 		return reason;
-	if (ism_current_sends_oob()) {
+	if (ism_sends_oob()) {
 		v->me->flags |= ISM_CONN_PINNED;
 		return ISM_R_URGENT;
 	}
@@ -262,7 +289,7 @@ int ism_redirect(struct sk_msg_md *msg)
 			reason = ISM_R_PEER_GONE;
 	}
 	if (reason) {
-		if (v.me->flags & ISM_CONN_PINNED)
+		if (v.me->flags & (ISM_CONN_PINNED | ISM_CONN_LEAVING))
 			v.me->plane = ISM_PLANE_TCP;
 		note_plane(v.me, ISM_PLANE_TCP, reason);
 		return SK_PASS;

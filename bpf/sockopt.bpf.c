@@ -120,7 +120,7 @@ int ism_sockopt(struct bpf_sockopt *opt)
 	 * verdict on it (net/tls/tls_sw.c). Refuse as a kernel without the tls module does: every
 	 * TLS library then goes on by itself.
 	 */
-	if (reason == ISM_R_ULP && rec && rec->flags & ISM_CONN_ENROLLED) {
+	if (reason == ISM_R_ULP && rec && rec->flags & (ISM_CONN_ENROLLED | ISM_CONN_LEAVING)) {
 		bpf_set_retval(-ISM_ENOENT);
 		return 0;
 	}

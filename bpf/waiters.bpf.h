@@ -13,141 +13,35 @@
 
 #include "common.bpf.h"
 
-extern const void woken_wake_function __ksym __weak;
-
-#define ISM_MAX_WAITERS 8
-
-#ifndef MSG_WAITALL
-#define MSG_WAITALL 0x100
-#define MSG_OOB	    0x1
-#endif
-
-#if defined(__TARGET_ARCH_x86)
-#define ISM_SYS_SENDTO	 44
-#define ISM_SYS_RECVFROM 45
-#define ISM_SYS_SENDMSG	 46
-#define ISM_SYS_RECVMSG	 47
-#define ISM_SYS_SPLICE	 275
-#define ISM_SYS_SENDMMSG 307
-#define ISM_HAVE_REGS	 1
-static __always_inline long ism_regs_nr(const struct pt_regs *regs)
-{
-	return BPF_CORE_READ(regs, orig_ax);
-}
-static __always_inline __u32 ism_regs_arg(const struct pt_regs *regs, int fourth)
-{
-	return fourth ? BPF_CORE_READ(regs, r10) : BPF_CORE_READ(regs, dx);
-}
-#elif defined(__TARGET_ARCH_arm64)
-#define ISM_SYS_SENDTO	 206
-#define ISM_SYS_RECVFROM 207
-#define ISM_SYS_SENDMSG	 211
-#define ISM_SYS_RECVMSG	 212
-#define ISM_SYS_SPLICE	 76
-#define ISM_SYS_SENDMMSG 269
-#define ISM_HAVE_REGS	 1
-static __always_inline long ism_regs_nr(const struct pt_regs *regs)
-{
-	return BPF_CORE_READ(regs, syscallno);
-}
-static __always_inline __u32 ism_regs_arg(const struct pt_regs *regs, int fourth)
-{
-	return fourth ? BPF_CORE_READ(regs, regs[3]) : BPF_CORE_READ(regs, regs[2]);
-}
-#endif
-
-struct ism_waiters {
-	__u32 n; /* sleepers of the blocking kind */
-	__u32 overrun; /* there were more than can be looked at */
-	__u64 task; /* struct task_struct of the first */
-};
+/*
+ * Tasks that are inside sendmsg() or recvmsg() of an enrolled socket hold a reference on its psock;
+ * those asleep in it are on its wait queue. The rest may hold a redirect verdict whose bytes are not
+ * queued yet, since tcp_bpf_sendmsg_redir() runs after the verdict and without the socket lock.
+ */
+__u32 ism_busy_tasks(__u64 sk);
 
 /*
- * Count the blocking sleepers of @sk. The list is read without its lock: an entry that vanishes
- * meanwhile ends the walk early or makes it run to its bound, and no pointer is followed but by
- * fault-free reads.
+ * Does somebody sleep on @sk whom redirected bytes would not serve? 0, or ISM_R_PLAIN_READER, or
+ * ISM_R_WAITALL or ISM_R_SPLICE when its system call says that it will do so again.
  */
-static __always_inline void ism_waiters(const struct sock *sk, struct ism_waiters *w)
-{
-	struct socket_wq *wq = BPF_CORE_READ(sk, sk_wq);
-	struct list_head *head, *pos;
-
-	w->n = 0;
-	w->overrun = 0;
-	w->task = 0;
-	if (!wq)
-		return;
-	head = (void *)wq + bpf_core_field_offset(struct socket_wq, wait.head);
-	pos = BPF_CORE_READ(head, next);
-	for (int i = 0; i < ISM_MAX_WAITERS; i++) {
-		struct wait_queue_entry *e;
-
-		if (pos == head || !pos)
-			return;
-		e = (void *)pos - bpf_core_field_offset(struct wait_queue_entry, entry);
-		if (BPF_CORE_READ(e, func) == &woken_wake_function) {
-			if (!w->n)
-				w->task = (__u64)BPF_CORE_READ(e, private);
-			w->n++;
-		}
-		pos = BPF_CORE_READ(pos, next);
-	}
-	w->overrun = pos != head;
-}
-
-#ifdef ISM_HAVE_REGS
-/*
- * The saved user registers of a sleeping task. They lie at the same distance from the base of every
- * kernel stack, so the distance is taken from our own task instead of from the kernel's headers.
- */
-static __always_inline const struct pt_regs *ism_task_regs(__u64 task)
-{
-	struct task_struct *me = bpf_get_current_task_btf();
-	long mine = bpf_task_pt_regs(me);
-	unsigned long regs = 0;
-
-	/* Through memory, because the verifier allows no arithmetic on the pointer itself. */
-	bpf_probe_read_kernel(&regs, sizeof(regs), &mine);
-	regs -= (unsigned long)BPF_CORE_READ(me, stack);
-	return BPF_CORE_READ((struct task_struct *)task, stack) + regs;
-}
-
-/* Does that task sleep in a call that only TCP can serve? */
-static __always_inline __u32 ism_waiter_reason(__u64 task)
-{
-	const struct pt_regs *regs = ism_task_regs(task);
-	long nr = ism_regs_nr(regs);
-
-	if (nr == ISM_SYS_SPLICE)
-		return ISM_R_SPLICE;
-	if (nr == ISM_SYS_RECVFROM && ism_regs_arg(regs, 1) & MSG_WAITALL)
-		return ISM_R_WAITALL;
-	if (nr == ISM_SYS_RECVMSG && ism_regs_arg(regs, 0) & MSG_WAITALL)
-		return ISM_R_WAITALL;
-	return 0;
-}
+__u32 ism_plain_reader(__u64 sk);
 
 /* Does the running system call send urgent data? sk_msg_md does not carry the flags. */
-static __always_inline int ism_current_sends_oob(void)
-{
-	const struct pt_regs *regs = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
-	long nr = ism_regs_nr(regs);
+__u32 ism_sends_oob(void);
 
-	if (nr == ISM_SYS_SENDTO || nr == ISM_SYS_SENDMMSG)
-		return ism_regs_arg(regs, 1) & MSG_OOB;
-	if (nr == ISM_SYS_SENDMSG)
-		return ism_regs_arg(regs, 0) & MSG_OOB;
-	return 0;
-}
-#else
-static __always_inline __u32 ism_waiter_reason(__u64 task)
+/* Redirected bytes that the owner of @sk has not read; all its receive memory on older kernels. */
+static __always_inline __u32 ism_unread(const struct sock *sk)
 {
-	return 0;
+	struct sk_psock *psock = ism_sk_psock(sk);
+
+	if (!psock)
+		return 0;
+	if (bpf_core_field_exists(psock->msg_tot_len))
+		return BPF_CORE_READ(psock, msg_tot_len);
+	if (BPF_CORE_READ(psock, ingress_msg.next) ==
+	    (void *)psock + bpf_core_field_offset(struct sk_psock, ingress_msg))
+		return 0;
+	return BPF_CORE_READ(sk, sk_backlog.rmem_alloc.counter);
 }
-static __always_inline int ism_current_sends_oob(void)
-{
-	return 0;
-}
-#endif
 
 #endif

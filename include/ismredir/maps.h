@@ -52,8 +52,9 @@ enum ism_conn_flags {
 	ISM_CONN_ENROLLED = 4, /* the socket is in the sockhash */
 	ISM_CONN_PINNED = 8, /* stays on TCP for the rest of its life, see @reason */
 	ISM_CONN_TCP_FIRST = 16, /* a byte must go by TCP and be read before the first redirect */
-	ISM_CONN_COMM_MATCH = 32, /* a --comm rule matched this end */
 	ISM_CONN_CLOSING = 64, /* left ESTABLISHED */
+	ISM_CONN_LEAVING = 128, /* not redirected to any more, to be taken out of the sockhash */
+	ISM_CONN_LEFT = 256, /* taken out: the kernel's plain TCP from now on */
 };
 
 /**
@@ -67,6 +68,7 @@ enum ism_conn_flags {
  * @redir_bytes, @redir_msgs: sent by redirection
  * @tcp_bytes: sent by TCP, as of the last send seen (listings add what came after)
  * @switches: how often this direction changed its plane
+ * @mark_redir, @mark_tcp: @redir_bytes and @tcp_bytes when the mix was last judged
  * @start_seq: write_seq at ESTABLISHED
  * @last_seq: write_seq at the last verdict
  * @msgs: redirected messages since the partner was last seen empty
@@ -94,6 +96,8 @@ struct ism_conn {
 	__u64 redir_msgs;
 	__u64 tcp_bytes;
 	__u64 switches;
+	__u64 mark_redir;
+	__u64 mark_tcp;
 	__u32 start_seq;
 	__u32 last_seq;
 	__u32 msgs;
@@ -254,6 +258,9 @@ struct ism_rule {
  * @budget_msgs: the same in messages
  * @stream_run: sends in a row, nothing received between, after which small messages take TCP
  * @stream_size: a message of at least this size is not small
+ * @leave_run: sends in a row after which such a stream leaves the sockhash for good
+ * @mix_bytes: bytes sent after which the mix of planes is judged: a connection of which more than a
+ *             third overflows to TCP leaves the sockhash; 0: never
  * @spin: how often to look again for a reader when the budget is reached
  * @neg_ttl_ns: how long a destination that did not answer is left alone
  * @loaded_ns: CLOCK_BOOTTIME of load
@@ -269,6 +276,8 @@ struct ism_ctl {
 	__u32 stream_run;
 	__u32 stream_size;
 	__u32 spin;
+	__u32 leave_run;
+	__u32 mix_bytes;
 	__u64 neg_ttl_ns;
 	__u64 loaded_ns;
 };

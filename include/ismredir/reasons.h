@@ -49,8 +49,8 @@
 	  "the reader is slower than the writer; TCP's flow control holds the writer")             \
 	R(MESSAGES, 0x0203, "messages", "redirected and unread messages are at their budget",      \
 	  "many small messages without a reader; TCP coalesces them")                              \
-	R(STREAM, 0x0204, "stream", "a one-way stream of small messages, which TCP does better",   \
-	  "passes by itself when the peer answers or the messages grow")                           \
+	R(STREAM, 0x0204, "stream", "a one-way stream that TCP does better: small messages or a slow reader",   \
+	  "nothing to do; such a connection leaves the sockhash and is plain TCP from then on")                           \
 	R(SHUTDOWN, 0x0205, "shutdown", "one side is shut down or closing", "nothing to do")       \
 	R(PRESSURE, 0x0206, "pressure", "TCP memory is under pressure on this host",               \
 	  "raise net.ipv4.tcp_mem, or find who holds the memory")                                  \

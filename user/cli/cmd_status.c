@@ -325,6 +325,8 @@ int cmd_policy(struct cli *c, int argc, char **argv)
 	put_u64(o, "budget_msgs", ctl.budget_msgs);
 	put_u64(o, "stream_run", ctl.stream_run);
 	put_u64(o, "stream_size", ctl.stream_size);
+	put_u64(o, "leave_run", ctl.leave_run);
+	put_u64(o, "mix_bytes", ctl.mix_bytes);
 	put_u64(o, "spin", ctl.spin);
 	put_u64(o, "negative_ttl_s", ctl.neg_ttl_ns / 1000000000ULL);
 	cli_print_json(c, o);

@@ -112,10 +112,12 @@ void ism_policy_init(struct ism_policy *p)
 	p->max_conns = 65536;
 	p->ctl.word = ISM_WORD_OFF;
 	p->ctl.format = ISM_MAPS_FORMAT;
-	p->ctl.budget_bytes = 1 << 20;
+	p->ctl.budget_bytes = 2 << 20;
 	p->ctl.budget_msgs = 256;
 	p->ctl.stream_run = 16;
-	p->ctl.stream_size = 4096;
+	p->ctl.stream_size = 32768;
+	p->ctl.leave_run = 256;
+	p->ctl.mix_bytes = 128 << 20;
 	p->ctl.spin = 0;
 	p->ctl.neg_ttl_ns = 10ULL * 1000 * 1000 * 1000;
 }
@@ -211,6 +213,8 @@ static int set_number(struct ism_policy *p, const char *key, const char *v)
 		{ "budget-msgs", 1, 16384, &p->ctl.budget_msgs },
 		{ "stream-run", 1, UINT_MAX, &p->ctl.stream_run },
 		{ "stream-size", 0, 1 << 20, &p->ctl.stream_size },
+		{ "leave-run", 1, UINT_MAX, &p->ctl.leave_run },
+		{ "mix-bytes", 0, 1 << 30, &p->ctl.mix_bytes },
 		{ "spin", 0, 1024, &p->ctl.spin },
 	};
 
@@ -234,6 +238,8 @@ static const char *expected(const char *key)
 		{ "budget-msgs", "1 to 16384" },
 		{ "stream-run", "1 or more" },
 		{ "stream-size", "0 to 1M" },
+		{ "leave-run", "1 or more" },
+		{ "mix-bytes", "0 to 1024M" },
 		{ "spin", "0 to 1024" },
 		{ "negative-ttl", "seconds, 0 to 86400" },
 	};

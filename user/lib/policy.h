@@ -48,7 +48,7 @@ void ism_policy_init(struct ism_policy *p);
 /**
  * ism_policy_set() - one setting by name, as on the command line without the dashes
  * @key: cgroup, port, comm, peer, plane, default, max-conns, budget-bytes, budget-msgs,
- *       stream-run, stream-size, spin, negative-ttl
+ *       stream-run, stream-size, leave-run, mix-bytes, spin, negative-ttl
  * Return: 0, -EINVAL or what looking a cgroup up returned; @err says why.
  */
 int ism_policy_set(struct ism_policy *p, const char *key, const char *value, struct ism_err *err);

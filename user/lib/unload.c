@@ -85,7 +85,8 @@ static int scan_one(const struct ism_conn_view *v, void *arg)
 {
 	struct scan *s = arg;
 
-	if (!(v->conn.flags & ISM_CONN_ENROLLED) || !v->alive || v->state == TCP_CLOSE)
+	if (!(v->conn.flags & (ISM_CONN_ENROLLED | ISM_CONN_LEAVING)) || !v->alive ||
+	    v->state == TCP_CLOSE)
 		return 0;
 	s->live++;
 	if (!tokens_has(&s->idle, v->token)) {
