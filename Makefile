@@ -8,6 +8,7 @@ MANDIR	?= $(PREFIX)/share/man
 COMPDIR	?= $(PREFIX)/share/bash-completion/completions
 DOCDIR	?= $(PREFIX)/share/doc/ismredir
 EXAMPLEDIR ?= $(DOCDIR)/examples
+UNITDIR	?= $(PREFIX)/lib/systemd/system
 DESTDIR	?=
 
 VERSION	:= 0.1.0
@@ -106,10 +107,12 @@ install: all
 	install -m 755 $(B)/ismredir $(DESTDIR)$(SBINDIR)/ismredir
 	install -m 644 user/cli/ismredir.bash $(DESTDIR)$(COMPDIR)/ismredir
 	install -m 644 docs/ismredir.conf.example $(DESTDIR)$(EXAMPLEDIR)/ismredir.conf
+	install -d $(DESTDIR)$(UNITDIR)
+	sed 's|@SBINDIR@|$(SBINDIR)|' user/cli/ismredir.service > $(DESTDIR)$(UNITDIR)/ismredir.service
 	$(MAKE) --no-print-directory install-man
 
 uninstall:
-	rm -f $(DESTDIR)$(SBINDIR)/ismredir $(DESTDIR)$(COMPDIR)/ismredir
+	rm -f $(DESTDIR)$(SBINDIR)/ismredir $(DESTDIR)$(COMPDIR)/ismredir $(DESTDIR)$(UNITDIR)/ismredir.service
 	rm -rf $(DESTDIR)$(DOCDIR)
 	rm -f $(DESTDIR)$(MANDIR)/man8/ismredir*.8 $(DESTDIR)$(MANDIR)/man5/ismredir*.5
 

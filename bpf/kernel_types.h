@@ -185,6 +185,11 @@ struct pt_regs {
 	__u64 regs[31];
 	__s32 syscallno;
 };
+#elif defined(__TARGET_ARCH_s390)
+struct pt_regs {
+	unsigned long gprs[16];
+	unsigned int int_code;
+};
 #else
 struct pt_regs;
 #endif

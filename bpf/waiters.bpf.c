@@ -5,7 +5,8 @@
  */
 #include "waiters.bpf.h"
 
-extern const void woken_wake_function __ksym __weak;
+/* Strong: without its address no sleeper would be recognised, so nothing must load. */
+extern const void woken_wake_function __ksym;
 
 #define ISM_MAX_WAITERS 8
 
@@ -45,6 +46,22 @@ static __always_inline long regs_nr(const struct pt_regs *regs)
 static __always_inline __u32 regs_arg(const struct pt_regs *regs, int fourth)
 {
 	return fourth ? BPF_CORE_READ(regs, regs[3]) : BPF_CORE_READ(regs, regs[2]);
+}
+#elif defined(__TARGET_ARCH_s390)
+#define ISM_SYS_SENDTO	 369
+#define ISM_SYS_RECVFROM 371
+#define ISM_SYS_SENDMSG	 370
+#define ISM_SYS_RECVMSG	 372
+#define ISM_SYS_SPLICE	 306
+#define ISM_SYS_SENDMMSG 358
+#define ISM_HAVE_REGS	 1
+static __always_inline long regs_nr(const struct pt_regs *regs)
+{
+	return BPF_CORE_READ(regs, int_code) & 0xffff;
+}
+static __always_inline __u32 regs_arg(const struct pt_regs *regs, int fourth)
+{
+	return fourth ? BPF_CORE_READ(regs, gprs[5]) : BPF_CORE_READ(regs, gprs[4]);
 }
 #endif
 

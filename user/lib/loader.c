@@ -27,14 +27,16 @@
 
 int ism_loader_privileges(struct ism_err *err)
 {
-	if (capng_have_capability(CAPNG_EFFECTIVE, CAP_SYS_ADMIN) ||
-	    (capng_have_capability(CAPNG_EFFECTIVE, CAP_BPF) &&
-	     capng_have_capability(CAPNG_EFFECTIVE, CAP_PERFMON) &&
-	     capng_have_capability(CAPNG_EFFECTIVE, CAP_NET_ADMIN)))
-		return 0;
-	return ism_err_set(err, -EPERM,
-			   "not permitted: run as root, or with CAP_BPF, CAP_PERFMON and "
-			   "CAP_NET_ADMIN");
+	static const int need[] = { CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN, CAP_SYSLOG };
+	size_t n = sizeof(need) / sizeof(need[0]);
+
+	for (size_t i = 0; i < n; i++)
+		if (!capng_have_capability(CAPNG_EFFECTIVE, need[i]))
+			return ism_err_set(
+				err, -EPERM,
+				"not permitted: run as root, or with CAP_BPF, CAP_PERFMON, "
+				"CAP_NET_ADMIN and CAP_SYSLOG (kernel symbols)");
+	return 0;
 }
 
 /* ---------------------------------------------------------------- pieces */

@@ -189,6 +189,9 @@ int ism_pins_reuse_maps(struct bpf_object *obj, struct ism_err *err)
 		if (is_internal(map))
 			continue;
 		fd = open_pin(bpf_map__name(map));
+		if (fd == -ENOENT)
+			return ism_err_set(err, fd, "not loaded (no %s/%s)", ism_pin_dir(),
+					   bpf_map__name(map));
 		if (fd < 0)
 			return ism_err_set(err, fd, "%s/%s: %s", ism_pin_dir(), bpf_map__name(map),
 					   strerror(-fd));

@@ -127,23 +127,33 @@ static void child(struct shared *sh, const struct ism_cgroup *cg)
 	ism_case_teardown(&env);
 }
 
+/* What one report means for the plane. A skipped essential test allows nothing either. */
+static enum ism_verdict consequence(const struct ism_test_report *r)
+{
+	if (r->weight == ISM_TEST_ESSENTIAL && r->result != ISM_TEST_PASS)
+		return ISM_REFUSED;
+	if (r->weight == ISM_TEST_SELECTIVE && r->result == ISM_TEST_FAIL)
+		return ISM_DEGRADED;
+	return ISM_USABLE;
+}
+
 static void conclude(struct ism_selftest *st)
 {
-	st->verdict = ISM_USABLE;
-	for (unsigned int i = 0; i < st->n; i++) {
-		const struct ism_test_report *r = &st->test[i];
-		enum ism_verdict v = r->weight == ISM_TEST_ESSENTIAL   ? ISM_REFUSED
-				     : r->weight == ISM_TEST_SELECTIVE ? ISM_DEGRADED
-								       : ISM_USABLE;
+	size_t n = 0;
 
-		if (r->result == ISM_TEST_PASS || v == ISM_USABLE || v <= st->verdict)
+	st->verdict = ISM_USABLE;
+	for (unsigned int i = 0; i < st->n; i++)
+		if (consequence(&st->test[i]) > st->verdict)
+			st->verdict = consequence(&st->test[i]);
+	for (unsigned int i = 0; i < st->n && st->verdict != ISM_USABLE; i++) {
+		const struct ism_test_report *r = &st->test[i];
+
+		if (consequence(r) != st->verdict || n >= sizeof(st->why))
 			continue;
-		/* A skipped essential test proves nothing, so it does not allow anything either. */
-		if (r->result == ISM_TEST_SKIP && v != ISM_REFUSED)
-			continue;
-		st->verdict = v;
-		snprintf(st->why, sizeof(st->why), "%s: %.150s", r->name,
-			 r->detail[0] ? r->detail : "failed");
+		n += snprintf(st->why + n, sizeof(st->why) - n, "%s%s: %s", n ? "; " : "", r->name,
+			      r->detail[0] ? r->detail : "failed");
+		if (st->verdict == ISM_REFUSED)
+			break; /* what fails first makes the rest fail */
 	}
 }
 
