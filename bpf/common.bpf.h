@@ -48,6 +48,30 @@ static __always_inline void ism_count_reason(__u32 reason)
 		(*n)++;
 }
 
+/* Both ends, and user space by setsockopt, change the flags of a record: always atomically. */
+static __always_inline void ism_set(struct ism_conn *c, __u32 flags)
+{
+	__sync_fetch_and_or(&c->flags, flags);
+}
+
+static __always_inline void ism_clear(struct ism_conn *c, __u32 flags)
+{
+	__sync_fetch_and_and(&c->flags, ~flags);
+}
+
+/*
+ * A socket in a sockhash sends slower by TCP than a plain one: tcp_bpf_sendmsg() builds a sk_msg
+ * first. So one that will not be redirected any more leaves: the partner stops redirecting to it now,
+ * and on_rtt() in handshake.bpf.c takes it out as soon as that loses nothing.
+ */
+static __always_inline void ism_leave(struct ism_conn *c)
+{
+	if (!(c->flags & ISM_CONN_ENROLLED))
+		return;
+	ism_set(c, ISM_CONN_LEAVING);
+	ism_clear(c, ISM_CONN_ENROLLED);
+}
+
 /* A v4 address in the 16-byte form that peers, negative and rules use. */
 static __always_inline void ism_map_v4(__u8 *to, __u32 v4)
 {

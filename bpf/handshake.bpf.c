@@ -352,7 +352,7 @@ static __always_inline void reserve_offer(struct bpf_sock_ops *skops)
 		rec->reason = ISM_R_NO_ROOM;
 		return;
 	}
-	rec->flags |= ISM_CONN_OFFERED;
+	ism_set(rec, ISM_CONN_OFFERED);
 }
 
 static __always_inline void write_offer(struct bpf_sock_ops *skops)
@@ -365,7 +365,7 @@ static __always_inline void write_offer(struct bpf_sock_ops *skops)
 		return;
 	ism_option_encode(buf, &opt);
 	if (bpf_store_hdr_opt(skops, buf, sizeof(buf), 0)) {
-		rec->flags &= ~ISM_CONN_OFFERED;
+		ism_clear(rec, ISM_CONN_OFFERED);
 		rec->reason = ISM_R_NO_ROOM;
 		return;
 	}
@@ -385,7 +385,7 @@ static __always_inline void enrol(struct bpf_sock_ops *skops, struct ism_conn *r
 		return;
 	err = bpf_sock_hash_update(skops, &socks, &token, BPF_NOEXIST);
 	if (!err) {
-		rec->flags |= ISM_CONN_ENROLLED;
+		ism_set(rec, ISM_CONN_ENROLLED);
 		add_flags(skops, BPF_SOCK_OPS_RTT_CB_FLAG);
 		rec->plane = ISM_PLANE_SKMSG;
 		rec->last = ISM_PLANE_SKMSG;
@@ -426,7 +426,7 @@ static __always_inline void on_active(struct bpf_sock_ops *skops)
 	drop_write_flag(skops);
 	rec->lport = skops->local_port;
 	get_laddr(skops, rec->laddr);
-	rec->flags |= ISM_CONN_ESTABLISHED;
+	ism_set(rec, ISM_CONN_ESTABLISHED);
 	if (has_smc_option(skops, 0)) {
 		note_peer(skops, ISM_PEER_SMC);
 		ism_count(smc_seen, 1);
@@ -690,7 +690,8 @@ static __always_inline void on_rtt(struct bpf_sock_ops *skops)
 	}
 	if (ism_unread((struct sock *)tp) || bpf_map_delete_elem(&socks, &token))
 		return;
-	rec->flags = (rec->flags & ~ISM_CONN_LEAVING) | ISM_CONN_LEFT | ISM_CONN_PINNED;
+	ism_set(rec, ISM_CONN_LEFT | ISM_CONN_PINNED);
+	ism_clear(rec, ISM_CONN_LEAVING);
 	rec->plane = ISM_PLANE_TCP;
 	bpf_sock_ops_cb_flags_set(skops, skops->bpf_sock_ops_cb_flags & ~BPF_SOCK_OPS_RTT_CB_FLAG);
 }
@@ -753,7 +754,7 @@ static __always_inline void on_state(struct bpf_sock_ops *skops)
 		token = st->token;
 		rec = bpf_map_lookup_elem(&conns, &token);
 		if (rec)
-			rec->flags |= ISM_CONN_CLOSING;
+			ism_set(rec, ISM_CONN_CLOSING);
 	}
 }
 

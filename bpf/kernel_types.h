@@ -102,6 +102,22 @@ struct rt6_info {
 	__u32 rt6i_flags;
 };
 
+/* include/linux/page_counter.h, memcontrol.h */
+typedef struct {
+	long counter;
+} atomic_long_t;
+
+struct page_counter {
+	atomic_long_t usage;
+	unsigned long max;
+	struct page_counter *parent;
+};
+
+struct mem_cgroup {
+	struct page_counter memory;
+	struct page_counter tcpmem;
+};
+
 /* include/net/sock.h */
 struct proto {
 	unsigned long *memory_pressure;
@@ -134,7 +150,9 @@ struct sock {
 	__u8 sk_userlocks;
 	__u8 sk_shutdown;
 	int sk_err;
+	int sk_forward_alloc;
 	void *sk_user_data;
+	struct mem_cgroup *sk_memcg;
 	struct socket_wq *sk_wq;
 	struct socket *sk_socket;
 	struct dst_entry *sk_dst_cache;

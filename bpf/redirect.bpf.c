@@ -4,6 +4,7 @@
  * receive queue, or let it take TCP. The switch rule and why it is safe: docs/switch-rule.rst.
  */
 #include "common.bpf.h"
+#include "memory.bpf.h"
 #include "waiters.bpf.h"
 
 /* include/net/sock.h */
@@ -21,16 +22,6 @@ struct verdict {
 	__u32 size;
 	__u32 backlog;
 };
-
-/* TCP memory pressure: redirection would fail with ENOMEM where TCP only slows down. */
-static __always_inline int under_pressure(const struct sock *sk)
-{
-	unsigned long *p = BPF_CORE_READ(sk, __sk_common.skc_prot, memory_pressure);
-	unsigned long v = 0;
-
-	bpf_probe_read_kernel(&v, sizeof(v), p);
-	return v != 0;
-}
 
 /* The application's own buffer sizes bound what may lie unread, as they do on TCP. */
 static __always_inline __u32 byte_budget(const struct verdict *v)
@@ -66,17 +57,6 @@ static __always_inline __u32 wait_for_reader(const struct verdict *v, __u32 budg
 }
 
 /*
- * A socket in a sockhash sends slower by TCP than a plain one: tcp_bpf_sendmsg() builds a sk_msg
- * first. So one that will not be redirected any more leaves: the partner stops redirecting to it now,
- * and on_rtt() in handshake.bpf.c takes it out as soon as that loses nothing.
- */
-static __always_inline void leave(struct ism_conn *me)
-{
-	if (me->flags & ISM_CONN_ENROLLED)
-		me->flags = (me->flags & ~ISM_CONN_ENROLLED) | ISM_CONN_LEAVING;
-}
-
-/*
  * A one-way stream of small messages: TCP coalesces, redirection pays a wake-up and a struct sk_msg
  * for each. "One-way" is: @stream_run sends without anything received in between.
  */
@@ -100,7 +80,7 @@ static __always_inline int small_stream(struct verdict *v)
 		return 0;
 	}
 	if (++me->run >= v->ctl->leave_run)
-		leave(me);
+		ism_leave(me);
 	return 1;
 }
 
@@ -120,7 +100,7 @@ static __always_inline int mostly_overflow(struct verdict *v)
 	me->mark_tcp = me->tcp_bytes;
 	if (tcp * 3 < redir + tcp)
 		return 0;
-	leave(me);
+	ism_leave(me);
 	return 1;
 }
 
@@ -132,7 +112,7 @@ static __always_inline __u32 check_pair(struct verdict *v)
 	if (v->ctl->word != ISM_WORD_ON)
 		return v->ctl->word == ISM_WORD_DRAIN ? ISM_R_DRAIN : ISM_R_OFF;
 	if (v->me->flags & (ISM_CONN_PINNED | ISM_CONN_LEAVING)) {
-		leave(v->me);
+		ism_leave(v->me);
 		return v->me->reason ? v->me->reason : ISM_R_STREAM;
 	}
 	if (!(v->me->flags & ISM_CONN_ENROLLED) || !peer_token)
@@ -143,7 +123,7 @@ static __always_inline __u32 check_pair(struct verdict *v)
 	if (v->peer->peer != v->token)
 		return ISM_R_NOT_MUTUAL;
 	if (v->peer->flags & ISM_CONN_PINNED) {
-		leave(v->me);
+		ism_leave(v->me);
 		return ISM_R_PEER_PINNED;
 	}
 	if (!(v->peer->flags & ISM_CONN_ENROLLED))
@@ -171,7 +151,7 @@ static __always_inline __u32 check_order(struct verdict *v)
 	if (v->me->flags & ISM_CONN_TCP_FIRST) {
 		if (write_seq == v->me->start_seq)
 			return ISM_R_FIRST;
-		v->me->flags &= ~ISM_CONN_TCP_FIRST;
+		ism_clear(v->me, ISM_CONN_TCP_FIRST);
 	}
 	return 0;
 }
@@ -190,9 +170,40 @@ static __always_inline __u32 check_reader(struct verdict *v)
 	if (v->me->last == ISM_PLANE_TCP && v->me->tcp_bytes && BPF_CORE_READ(psk, sk_lock.owned))
 		return ISM_R_PLAIN_READER;
 	reason = ism_plain_reader((__u64)psk);
-	if (reason == ISM_R_WAITALL || reason == ISM_R_SPLICE)
-		v->me->flags |= ISM_CONN_PINNED;
+	if (!reason && v->ctl->readers == ISM_READERS_POLL && ism_sleepers((__u64)psk))
+		reason = ISM_R_BLOCKING;
+	if (reason && reason != ISM_R_PLAIN_READER)
+		ism_set(v->me, ISM_CONN_PINNED);
 	return reason;
+}
+
+/*
+ * tcp_bpf_recvmsg() gives a reader that sleeps in it EAGAIN, on a blocking socket too, when it is
+ * woken without data, and sk_stream_write_space() wakes whoever sleeps on the socket. So a task that
+ * sleeps in recv() while another of its own fills the send buffer would see an error that does not
+ * exist: such a socket leaves before its bytes overflow to TCP.
+ */
+static __always_inline int is_duplex(struct verdict *v)
+{
+	if (v->ctl->readers == ISM_READERS_ANY || !ism_sleepers(v->me->sk))
+		return 0;
+	ism_set(v->me, ISM_CONN_PINNED);
+	return 1;
+}
+
+/* At the limit of a memory cgroup the connection had better be plain TCP from both ends. */
+static __always_inline __u32 check_memory(struct verdict *v)
+{
+	const struct sock *psk = v->psk;
+
+	switch (ism_memory_room(v->me, psk, v->size)) {
+	case ISM_ROOM:
+		return 0;
+	case ISM_NO_ROOM_CGROUP:
+		ism_set(v->me, ISM_CONN_PINNED);
+		ism_leave(v->peer);
+	}
+	return ISM_R_PRESSURE;
 }
 
 /* Rule 2: what lies redirected and unread is bounded, in bytes and in messages. */
@@ -211,9 +222,7 @@ static __always_inline __u32 check_budget(struct verdict *v)
 	}
 	if (v->me->msgs >= v->ctl->budget_msgs)
 		return ISM_R_MESSAGES;
-	if ((v->backlog || v->size > 16384) && under_pressure(psk))
-		return ISM_R_PRESSURE;
-	return 0;
+	return check_memory(v);
 }
 
 static __always_inline __u32 decide(struct verdict *v)
@@ -231,8 +240,10 @@ static __always_inline __u32 decide(struct verdict *v)
 		reason = check_reader(v);
 	if (reason)
 		return reason;
+	if (is_duplex(v))
+		return ISM_R_DUPLEX;
 	if (ism_sends_oob()) {
-		v->me->flags |= ISM_CONN_PINNED;
+		ism_set(v->me, ISM_CONN_PINNED);
 		return ISM_R_URGENT;
 	}
 	/* Type-stable memory: if the cookie still matches, all that was read above was of this socket. */

@@ -77,7 +77,7 @@ static __always_inline struct ism_conn *pin(struct ism_sk *st, __u32 reason, __u
 	if (rec) {
 		rec->reason = reason;
 		rec->plane = ISM_PLANE_TCP;
-		rec->flags |= ISM_CONN_PINNED;
+		ism_set(rec, ISM_CONN_PINNED);
 	}
 	if (st->listens) {
 		struct ism_lkey key = { .netns = netns, .port = port };

@@ -191,6 +191,14 @@ __u32 ism_plain_reader(__u64 sk_addr)
 	return BPF_CORE_READ(psock, refcnt.refs.counter) - 1 < (int)w.n ? ISM_R_PLAIN_READER : 0;
 }
 
+__u32 ism_sleepers(__u64 sk_addr)
+{
+	struct waiters w;
+
+	look_at_waiters((const struct sock *)sk_addr, &w);
+	return w.n;
+}
+
 __u32 ism_sends_oob(void)
 {
 	return current_sends_oob() != 0;

@@ -26,6 +26,9 @@ __u32 ism_busy_tasks(__u64 sk);
  */
 __u32 ism_plain_reader(__u64 sk);
 
+/* How many tasks sleep in a blocking call on @sk; at the bound, "that many or more". */
+__u32 ism_sleepers(__u64 sk);
+
 /* Does the running system call send urgent data? sk_msg_md does not carry the flags. */
 __u32 ism_sends_oob(void);
 

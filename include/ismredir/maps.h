@@ -41,6 +41,13 @@ enum ism_word {
 	ISM_WORD_DRAIN = 2, /* no new redirects; queued bytes are left to their readers */
 };
 
+/* To which readers bytes are redirected; see docs/switch-rule.rst, "blocking readers". */
+enum ism_readers {
+	ISM_READERS_SAFE = 0, /* not where a task of the sending end sleeps in recv() meanwhile */
+	ISM_READERS_ANY = 1,
+	ISM_READERS_POLL = 2, /* as SAFE, and never to a reader that sleeps in recv() */
+};
+
 enum ism_role {
 	ISM_ACTIVE = 0, /* this end connected */
 	ISM_PASSIVE = 1, /* this end accepted */
@@ -75,6 +82,7 @@ enum ism_conn_flags {
  * @run: sends in a row without having received anything
  * @seen_redir: the partner's redir_msgs when @run was last reset
  * @seen_rcv: this end's rcv_nxt when @run was last reset
+ * @room_jiffy: when ample memory was last seen, in jiffies
  * @pid, @uid, @comm: the process that connected or listened
  * @reason: enum ism_reason why @plane, or while that is skmsg why the last message, is TCP
  * @family: AF_INET or AF_INET6 (a v4-mapped connection is AF_INET)
@@ -104,6 +112,8 @@ struct ism_conn {
 	__u32 run;
 	__u32 seen_redir;
 	__u32 seen_rcv;
+	__u32 room_jiffy;
+	__u32 pad2;
 	__u32 pid;
 	__u32 uid;
 	__u16 reason;
@@ -261,6 +271,7 @@ struct ism_rule {
  * @leave_run: sends in a row after which such a stream leaves the sockhash for good
  * @mix_bytes: bytes sent after which the mix of planes is judged: a connection of which more than a
  *             third overflows to TCP leaves the sockhash; 0: never
+ * @readers: enum ism_readers
  * @spin: how often to look again for a reader when the budget is reached
  * @neg_ttl_ns: how long a destination that did not answer is left alone
  * @loaded_ns: CLOCK_BOOTTIME of load
@@ -278,6 +289,8 @@ struct ism_ctl {
 	__u32 spin;
 	__u32 leave_run;
 	__u32 mix_bytes;
+	__u32 readers;
+	__u32 pad;
 	__u64 neg_ttl_ns;
 	__u64 loaded_ns;
 };

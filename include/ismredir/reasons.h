@@ -52,11 +52,15 @@
 	R(STREAM, 0x0204, "stream", "a one-way stream that TCP does better: small messages or a slow reader",   \
 	  "nothing to do; such a connection leaves the sockhash and is plain TCP from then on")                           \
 	R(SHUTDOWN, 0x0205, "shutdown", "one side is shut down or closing", "nothing to do")       \
-	R(PRESSURE, 0x0206, "pressure", "TCP memory is under pressure on this host",               \
-	  "raise net.ipv4.tcp_mem, or find who holds the memory")                                  \
+	R(PRESSURE, 0x0206, "pressure", "TCP memory of the host or of a memory cgroup is nearly used up",               \
+	  "raise net.ipv4.tcp_mem or the limit of the reader's memory cgroup")                                  \
 	R(FIRST, 0x0207, "first", "this direction starts with bytes on TCP", "nothing to do")      \
 	R(PLAIN_READER, 0x0208, "plain_reader", "the reader sleeps where only TCP can wake it",    \
 	  "it uses MSG_WAITALL or splice(2); nothing to do, exclude it by --comm to save the cost")\
+	R(DUPLEX, 0x0209, "duplex", "a task of the sending end sleeps in recv() on this socket",    \
+	  "the kernel would give that task EAGAIN; load with --set readers=any to allow it")       \
+	R(BLOCKING, 0x020a, "blocking", "the reader sleeps in recv() and readers=poll is set",      \
+	  "load with --set readers=safe")                                                          \
 	R(URGENT, 0x0301, "urgent", "the application sent urgent data (MSG_OOB)",                  \
 	  "urgent data exists only on TCP")                                                        \
 	R(RCVLOWAT, 0x0302, "rcvlowat", "the application set SO_RCVLOWAT above 1",                 \

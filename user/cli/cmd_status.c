@@ -327,6 +327,7 @@ int cmd_policy(struct cli *c, int argc, char **argv)
 	put_u64(o, "stream_size", ctl.stream_size);
 	put_u64(o, "leave_run", ctl.leave_run);
 	put_u64(o, "mix_bytes", ctl.mix_bytes);
+	put_str(o, "readers", ism_readers_name(ctl.readers));
 	put_u64(o, "spin", ctl.spin);
 	put_u64(o, "negative_ttl_s", ctl.neg_ttl_ns / 1000000000ULL);
 	cli_print_json(c, o);

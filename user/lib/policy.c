@@ -190,6 +190,24 @@ static int set_default(struct ism_policy *p, const char *v)
 	return 0;
 }
 
+static const char *const readers[] = { "safe", "any", "poll" };
+
+static int set_readers(struct ism_policy *p, const char *v)
+{
+	for (__u32 i = 0; i < sizeof(readers) / sizeof(readers[0]); i++) {
+		if (strcmp(v, readers[i]))
+			continue;
+		p->ctl.readers = i;
+		return 0;
+	}
+	return -EINVAL;
+}
+
+const char *ism_readers_name(__u32 r)
+{
+	return r < sizeof(readers) / sizeof(readers[0]) ? readers[r] : "unknown";
+}
+
 static int set_ttl(struct ism_policy *p, const char *v)
 {
 	__u32 s;
@@ -240,6 +258,7 @@ static const char *expected(const char *key)
 		{ "stream-size", "0 to 1M" },
 		{ "leave-run", "1 or more" },
 		{ "mix-bytes", "0 to 1024M" },
+		{ "readers", "safe, any or poll" },
 		{ "spin", "0 to 1024" },
 		{ "negative-ttl", "seconds, 0 to 86400" },
 	};
@@ -276,6 +295,8 @@ int ism_policy_set(struct ism_policy *p, const char *key, const char *v, struct 
 		rc = set_plane(&p->plane, v);
 	else if (!strcmp(key, "default"))
 		rc = set_default(p, v);
+	else if (!strcmp(key, "readers"))
+		rc = set_readers(p, v);
 	else if (!strcmp(key, "negative-ttl"))
 		rc = set_ttl(p, v);
 	else

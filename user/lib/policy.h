@@ -48,7 +48,7 @@ void ism_policy_init(struct ism_policy *p);
 /**
  * ism_policy_set() - one setting by name, as on the command line without the dashes
  * @key: cgroup, port, comm, peer, plane, default, max-conns, budget-bytes, budget-msgs,
- *       stream-run, stream-size, leave-run, mix-bytes, spin, negative-ttl
+ *       stream-run, stream-size, leave-run, mix-bytes, readers, spin, negative-ttl
  * Return: 0, -EINVAL or what looking a cgroup up returned; @err says why.
  */
 int ism_policy_set(struct ism_policy *p, const char *key, const char *value, struct ism_err *err);
@@ -64,6 +64,9 @@ int ism_policy_selective(const struct ism_policy *p);
 
 /** ism_rule_format() - a rule as one line of text */
 void ism_rule_format(const struct ism_rule *r, char *buf, size_t len);
+
+/** ism_readers_name() - name of an enum ism_readers; never NULL */
+const char *ism_readers_name(__u32 r);
 
 /** ism_parse_cidr() - "ADDR[/LEN]" to the 128-bit form; 0 or -EINVAL */
 int ism_parse_cidr(const char *text, __u8 *addr, __u8 *prefix);

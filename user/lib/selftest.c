@@ -122,7 +122,7 @@ static void child(struct shared *sh, const struct ism_cgroup *cg)
 	}
 	/* Without a namespace of its own the tests still work, on the host's loopback. */
 	env.own_netns = !unshare(CLONE_NEWNET) && !loopback_up();
-	env.broken = ism_case_setup(&env, &sh->err);
+	env.broken = ism_case_setup(&env);
 	run_cases(&sh->out, &env);
 	ism_case_teardown(&env);
 }

@@ -50,16 +50,15 @@ static int attach_all(struct ism_case_env *env, struct ism_policy *p, struct ism
 				    ISM_WORD_ON, err);
 }
 
-int ism_case_setup(struct ism_case_env *env, struct ism_err *err)
+int ism_case_setup(struct ism_case_env *env)
 {
 	struct ism_policy *p = malloc(sizeof(*p));
 	struct ism_err own = {};
-	int rc = p ? 0 : -ENOMEM;
+	int rc;
 
-	(void)err;
 	memset(env->links, -1, sizeof(env->links));
-	if (rc)
-		return rc;
+	if (!p)
+		return -ENOMEM;
 	ism_policy_init(p);
 	p->ctl.default_plane = ISM_PLANE_SKMSG;
 	p->max_conns = 64;
@@ -422,14 +421,29 @@ static enum ism_test_result case_splice(struct ism_case_env *env, char *detail, 
 	return verdict(ok);
 }
 
-struct waitall {
+/* A task asleep in recv(); what it got is read after join. */
+struct sleeper {
+	pthread_t thread;
 	int fd;
+	int flags;
 	_Atomic int tid;
 	ssize_t got;
+	int err;
 };
 
-/* Until the reader sleeps, as one that waits for a request does; a second at most. */
-static void wait_asleep(const struct waitall *w)
+static void *sleep_in_recv(void *arg)
+{
+	struct sleeper *w = arg;
+	char buf[200];
+
+	w->tid = gettid();
+	w->got = recv(w->fd, buf, sizeof(buf), w->flags);
+	w->err = errno;
+	return NULL;
+}
+
+/* Until it sleeps, as a reader that waits for a request does; a second at most. */
+static void wait_asleep(const struct sleeper *w)
 {
 	char path[64], line[256], *p;
 	FILE *f;
@@ -449,40 +463,63 @@ static void wait_asleep(const struct waitall *w)
 	}
 }
 
-static void *waitall_reader(void *arg)
+static int start_sleeper(struct sleeper *w, int fd, int flags)
 {
-	struct waitall *w = arg;
-	char buf[200];
-
-	w->tid = gettid();
-	w->got = recv(w->fd, buf, sizeof(buf), MSG_WAITALL);
-	return NULL;
+	w->fd = fd;
+	w->flags = flags;
+	if (pthread_create(&w->thread, NULL, sleep_in_recv, w))
+		return -1;
+	wait_asleep(w);
+	return 0;
 }
 
 static enum ism_test_result case_waitall(struct ism_case_env *env, char *detail, size_t len)
 {
-	struct waitall w = {};
+	struct sleeper w = {};
 	char out[100] = {};
 	struct pair p;
-	pthread_t t;
 
 	(void)env;
 	if (need_pair(&p, detail, len))
 		return ISM_TEST_FAIL;
-	w.fd = p.s;
-	if (pthread_create(&t, NULL, waitall_reader, &w)) {
+	if (start_sleeper(&w, p.s, MSG_WAITALL)) {
 		close_pair(&p);
 		return ISM_TEST_SKIP;
 	}
-	wait_asleep(&w);
 	send(p.c, out, sizeof(out), 0);
 	wait_asleep(&w);
 	send(p.c, out, sizeof(out), 0);
-	pthread_join(t, NULL);
+	pthread_join(w.thread, NULL);
 	if (w.got != 200)
 		snprintf(detail, len, "recv(200, MSG_WAITALL) returned %zd", w.got);
 	close_pair(&p);
 	return verdict(w.got == 200);
+}
+
+static enum ism_test_result case_reset(struct ism_case_env *env, char *detail, size_t len)
+{
+	struct linger hard = { .l_onoff = 1 };
+	struct sleeper w = {};
+	struct pair p;
+	int ok;
+
+	(void)env;
+	if (need_pair(&p, detail, len))
+		return ISM_TEST_FAIL;
+	if (start_sleeper(&w, p.s, 0)) {
+		close_pair(&p);
+		return ISM_TEST_SKIP;
+	}
+	setsockopt(p.c, SOL_SOCKET, SO_LINGER, &hard, sizeof(hard));
+	close(p.c);
+	p.c = -1;
+	pthread_join(w.thread, NULL);
+	ok = w.got < 0 && w.err == ECONNRESET;
+	if (!ok)
+		snprintf(detail, len, "a task asleep in recv() sees \"%s\" before the reset",
+			 w.got < 0 ? strerror(w.err) : "data");
+	close_pair(&p);
+	return verdict(ok);
 }
 
 static int write_file(const char *path, const char *text)
@@ -571,6 +608,9 @@ const struct ism_case ism_cases[] = {
 	  case_fionread_tcp },
 	{ "fionread_redirected", "FIONREAD counts redirected bytes", FIX_KERNEL, ISM_TEST_SELECTIVE,
 	  case_fionread_msg },
+	{ "reset", "a task asleep in recv() sees the connection reset",
+	  "no kernel does yet; programs that cannot bear it: --set readers=poll, or exclude them",
+	  ISM_TEST_KNOWN, case_reset },
 	{ "splice", "splice(2) sees redirected bytes",
 	  "no kernel can; exclude programs that splice from sockets (Go proxies)", ISM_TEST_KNOWN,
 	  case_splice },

@@ -34,8 +34,11 @@ struct ism_case {
 /** ism_cases - all of them, ended by an entry without a name */
 extern const struct ism_case ism_cases[];
 
+/** ism_case_load() - the first case: did the setup work? */
 enum ism_test_result ism_case_load(struct ism_case_env *env, char *detail, size_t len);
-int ism_case_setup(struct ism_case_env *env, struct ism_err *err);
+/** ism_case_setup() - load and attach; what went wrong is in env->setup_error */
+int ism_case_setup(struct ism_case_env *env);
+/** ism_case_teardown() - detach and free */
 void ism_case_teardown(struct ism_case_env *env);
 
 #endif
