@@ -53,10 +53,8 @@ LIB_SRC	:= $(wildcard user/lib/*.c)
 CLI_SRC	:= $(wildcard user/cli/*.c)
 LIB_OBJ	:= $(LIB_SRC:%.c=$(B)/%.o)
 CLI_OBJ	:= $(CLI_SRC:%.c=$(B)/%.o)
-BPF_MAIN := maps handshake redirect sockopt waiters
-BPF_VIEW := maps inspect waiters
-BPF_OBJ	:= $(patsubst %,$(B)/bpf/%.bpf.o,$(sort $(BPF_MAIN) $(BPF_VIEW)))
-SKELS	:= $(B)/ismredir.skel.h $(B)/inspect.skel.h
+BPF_OBJ	:= $(B)/ismredir.bpf.o $(B)/view.bpf.o
+SKELS	:= $(BPF_OBJ:.bpf.o=.skel.h)
 
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -76,13 +74,11 @@ $(B)/libismredir.a: $(LIB_OBJ)
 $(LIB_OBJ) $(CLI_OBJ): $(B)/%.o: %.c | $(SKELS)
 	$(call say,CC,$@)mkdir -p $(@D) && $(CC) $(CPPFLAGS) $(CFLAGS) $(OWN_CFLAGS) -MMD -MP -c -o $@ $<
 
-$(BPF_OBJ): $(B)/bpf/%.bpf.o: bpf/%.bpf.c
-	$(call say,BPF,$@)mkdir -p $(@D) && $(CLANG) $(BPF_CFLAGS) -MMD -MP -MF $(@:.o=.d) -MT $@ -c -o $@ $<
-
-$(B)/ismredir.bpf.o: $(BPF_MAIN:%=$(B)/bpf/%.bpf.o)
-$(B)/inspect.bpf.o: $(BPF_VIEW:%=$(B)/bpf/%.bpf.o)
-$(B)/ismredir.bpf.o $(B)/inspect.bpf.o:
-	$(call say,BPFLINK,$@)$(BPFTOOL) gen object $@ $^
+# gen object drops DWARF and duplicate BTF
+$(BPF_OBJ): $(B)/%.bpf.o: bpf/%.bpf.c
+	$(call say,BPF,$@)mkdir -p $(@D) && \
+		$(CLANG) $(BPF_CFLAGS) -MMD -MP -MF $(@:.o=.d) -MT $@ -c -o $(@:.o=.raw.o) $< && \
+		$(BPFTOOL) gen object $@ $(@:.o=.raw.o)
 
 $(SKELS): $(B)/%.skel.h: $(B)/%.bpf.o
 	$(call say,SKEL,$@)$(BPFTOOL) gen skeleton $< name $*_bpf > $@ 2>$(B)/$*.skel.log || { cat $(B)/$*.skel.log; false; }
@@ -121,7 +117,8 @@ check: all
 
 lint:
 	$(Q)cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,portability --inline-suppr \
-		--suppress=missingIncludeSystem -Iinclude -Iuser/lib user
+		--suppress=missingIncludeSystem '-DLIBBPF_OPTS(t,n,...)=struct t n={0}' \
+		-Iinclude -Iuser/lib user
 	$(Q)git ls-files '*.sh' .ci/run | xargs shellcheck -x
 	$(Q)$(MAKE) --no-print-directory format-check
 

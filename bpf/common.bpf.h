@@ -11,6 +11,26 @@
 #include <bpf/bpf_core_read.h>
 #include <ismredir/reasons.h>
 
+/*
+ * KREAD(type, addr, field): a member of a kernel struct at an address that may be stale. Where the
+ * kernel has bpf_rdonly_cast() (6.2) this is one load with an exception entry; before, a call of
+ * bpf_probe_read_kernel(), which costs some 20 ns, and a verdict makes thirty of them.
+ */
+extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak;
+
+#define KREAD(type, addr, field)                                                                   \
+	({                                                                                         \
+		typeof(((type *)0)->field) __v;                                                    \
+		const void *__a = (const void *)(addr);                                            \
+		if (bpf_rdonly_cast) {                                                             \
+			type *__p = bpf_rdonly_cast(__a, bpf_core_type_id_kernel(type));           \
+			__v = __p->field;                                                          \
+		} else {                                                                           \
+			__v = BPF_CORE_READ((type *)__a, field);                                   \
+		}                                                                                  \
+		__v;                                                                               \
+	})
+
 #define ISM_AF_INET  2
 #define ISM_AF_INET6 10
 
@@ -83,12 +103,15 @@ static __always_inline void ism_map_v4(__u8 *to, __u32 v4)
 
 static __always_inline __u64 ism_sk_cookie(const struct sock *sk)
 {
-	return BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
+	return KREAD(struct sock, sk, __sk_common.skc_cookie.counter);
 }
 
 static __always_inline __u64 ism_sk_cgroup_id(const struct sock *sk)
 {
-	return BPF_CORE_READ(sk, sk_cgrp_data.cgroup, kn, id);
+	struct cgroup *cgrp = KREAD(struct sock, sk, sk_cgrp_data.cgroup);
+	struct kernfs_node *kn = KREAD(struct cgroup, cgrp, kn);
+
+	return KREAD(struct kernfs_node, kn, id);
 }
 
 /*
@@ -114,9 +137,9 @@ static __always_inline int ism_sk_in_cgroup(const struct sock *sk, __u64 id, __u
 /* Bytes given to TCP since @seq; a FIN takes a sequence number too and is no byte. */
 static __always_inline __u32 ism_tcp_bytes_since(const struct tcp_sock *tp, __u32 seq)
 {
-	__u32 n = BPF_CORE_READ(tp, write_seq) - seq;
+	__u32 n = KREAD(struct tcp_sock, tp, write_seq) - seq;
 
-	if (n && BPF_CORE_READ((const struct sock *)tp, sk_shutdown) & ISM_SEND_SHUTDOWN)
+	if (n && KREAD(struct sock, tp, sk_shutdown) & ISM_SEND_SHUTDOWN)
 		n--;
 	return n;
 }
@@ -124,7 +147,7 @@ static __always_inline __u32 ism_tcp_bytes_since(const struct tcp_sock *tp, __u3
 /* sk_user_data carries flags in its low bits (include/net/sock.h SK_USER_DATA_PTRMASK). */
 static __always_inline struct sk_psock *ism_sk_psock(const struct sock *sk)
 {
-	return (struct sk_psock *)((unsigned long)BPF_CORE_READ(sk, sk_user_data) & ~7UL);
+	return (struct sk_psock *)((unsigned long)KREAD(struct sock, sk, sk_user_data) & ~7UL);
 }
 
 #endif

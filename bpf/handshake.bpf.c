@@ -212,6 +212,15 @@ static __always_inline void note_peer(struct bpf_sock_ops *skops, __u32 flag)
 	__sync_fetch_and_add(&p->count, 1);
 }
 
+/* Our option and SMC's do not fit into one SYN, so this is asked only where ours is missing. */
+static __always_inline void note_smc(struct bpf_sock_ops *skops, __u64 flags)
+{
+	if (!has_smc_option(skops, flags))
+		return;
+	note_peer(skops, ISM_PEER_SMC);
+	ism_count(smc_seen, 1);
+}
+
 /* ---------------------------------------------------------------- negative cache */
 
 static __always_inline void neg_key(struct bpf_sock_ops *skops, struct ism_neg_key *key)
@@ -249,17 +258,17 @@ static __always_inline void set_negative(struct bpf_sock_ops *skops, struct ism_
 /* Loopback or without a gateway: by the route that this very connection takes. */
 static __always_inline int is_local(const struct sock *sk, int v4)
 {
-	struct dst_entry *dst = BPF_CORE_READ(sk, sk_dst_cache);
+	struct dst_entry *dst = KREAD(struct sock, sk, sk_dst_cache);
 
 	if (!dst)
 		return 0;
 	if (v4) {
 		struct rtable *rt = (void *)dst;
 
-		return BPF_CORE_READ(rt, rt_type) == ISM_RTN_LOCAL ||
-		       !BPF_CORE_READ(rt, rt_uses_gateway);
+		return KREAD(struct rtable, rt, rt_type) == ISM_RTN_LOCAL ||
+		       !KREAD(struct rtable, rt, rt_uses_gateway);
 	}
-	return !(BPF_CORE_READ((struct rt6_info *)dst, rt6i_flags) & ISM_RTF_GATEWAY);
+	return !(KREAD(struct rt6_info, dst, rt6i_flags) & ISM_RTF_GATEWAY);
 }
 
 static __always_inline void fill_conn(struct bpf_sock_ops *skops, struct ism_conn *c,
@@ -379,7 +388,7 @@ static __always_inline void enrol(struct bpf_sock_ops *skops, struct ism_conn *r
 {
 	int err;
 
-	rec->start_seq = BPF_CORE_READ(tp, write_seq);
+	rec->start_seq = KREAD(struct tcp_sock, tp, write_seq);
 	rec->last_seq = rec->start_seq;
 	if (rec->flags & ISM_CONN_PINNED)
 		return;
@@ -427,16 +436,14 @@ static __always_inline void on_active(struct bpf_sock_ops *skops)
 	rec->lport = skops->local_port;
 	get_laddr(skops, rec->laddr);
 	ism_set(rec, ISM_CONN_ESTABLISHED);
-	if (has_smc_option(skops, 0)) {
-		note_peer(skops, ISM_PEER_SMC);
-		ism_count(smc_seen, 1);
-	}
 	if (!(rec->flags & ISM_CONN_OFFERED)) {
+		note_smc(skops, 0);
 		ism_count_reason(rec->reason);
 		return;
 	}
 	reason = read_answer(skops, token, &opt);
 	if (reason) {
+		note_smc(skops, 0);
 		if (rec->reason == ISM_R_PENDING || reason != ISM_R_NO_ANSWER)
 			rec->reason = reason;
 		ism_count_reason(rec->reason);
@@ -494,7 +501,8 @@ static __always_inline void on_listen(struct bpf_sock_ops *skops)
 
 /* Would we answer this offer? 0, or why not. */
 static __always_inline __u32 answerable(struct bpf_sock_ops *skops, const struct ism_option *opt,
-					const __u8 *syn, struct ism_listener **ret_l)
+					const __u8 *syn, struct ism_listener **ret_l,
+					struct ism_conn **ret_a)
 {
 	struct ism_end active = { .known = 1, .dir = ISM_RULE_OUT };
 	struct ism_end passive = { .known = 1, .dir = ISM_RULE_IN, .local = 1 };
@@ -513,6 +521,7 @@ static __always_inline __u32 answerable(struct bpf_sock_ops *skops, const struct
 	if (!c || c->word != ISM_WORD_ON || !l)
 		return ISM_R_OFF;
 	*ret_l = l;
+	*ret_a = a;
 	if (l->pin)
 		return l->pin;
 	active.sk = (struct sock *)a->sk;
@@ -537,50 +546,61 @@ static __always_inline __u32 answerable(struct bpf_sock_ops *skops, const struct
 	return ism_policy(c, &active, &passive) == ISM_PLANE_SKMSG ? 0 : ISM_R_POLICY;
 }
 
-/* The offer on the SYN that a SYN-ACK replies to, if we answer it: returns our token, or 0. */
-static __always_inline __u64 answer_token(struct bpf_sock_ops *skops, int count)
+/* The offer on the SYN that a SYN-ACK replies to; 0, or why there is none that counts. */
+static __always_inline __u32 read_offer(struct bpf_sock_ops *skops, struct ism_option *opt,
+					__u8 *syn)
 {
-	struct ism_option opt = {};
-	struct ism_listener *l = 0;
-	__u8 syn[SYN_HEAD] = {};
-	__u32 reason;
+	__u32 reason = load_option(skops, BPF_LOAD_HDR_OPT_TCP_SYN, opt);
 
-	/* A SYN cookie keeps no state: we would answer and then not know of it. */
-	if (skops->args[0] == BPF_WRITE_HDR_TCP_SYNACK_COOKIE) {
-		if (count)
-			ism_count_reason(ISM_R_SYN_COOKIE);
-		return 0;
-	}
-	reason = load_option(skops, BPF_LOAD_HDR_OPT_TCP_SYN, &opt);
-	if (reason == ISM_R_NO_OFFER || load_syn_head(skops, syn))
-		return 0;
-	if (!reason)
-		reason = answerable(skops, &opt, syn, &l);
-	if (reason) {
-		if (count)
-			ism_count_reason(reason);
-		return 0;
-	}
-	if (count && l)
-		__sync_fetch_and_add(&l->answers, 1);
-	return passive_token(opt.token, syn, bpf_get_netns_cookie(skops));
+	if (!reason && load_syn_head(skops, syn))
+		return ISM_R_NO_OFFER;
+	return reason;
 }
 
 static __always_inline void reserve_answer(struct bpf_sock_ops *skops)
 {
-	if (answer_token(skops, 1) && bpf_reserve_hdr_opt(skops, ISM_OPT_LEN, 0))
-		ism_count_reason(ISM_R_NO_ROOM);
+	struct ism_option opt = {};
+	struct ism_listener *l = 0;
+	__u8 syn[SYN_HEAD] = {};
+	struct ism_conn *a = 0;
+	__u32 reason;
+
+	/* A SYN cookie keeps no state: we would answer and then not know of it. */
+	if (skops->args[0] == BPF_WRITE_HDR_TCP_SYNACK_COOKIE) {
+		ism_count_reason(ISM_R_SYN_COOKIE);
+		return;
+	}
+	reason = read_offer(skops, &opt, syn);
+	if (reason == ISM_R_NO_OFFER)
+		return;
+	if (!reason)
+		reason = answerable(skops, &opt, syn, &l, &a);
+	if (!reason && bpf_reserve_hdr_opt(skops, ISM_OPT_LEN, 0))
+		reason = ISM_R_NO_ROOM;
+	if (reason) {
+		ism_count_reason(reason);
+		return;
+	}
+	if (a)
+		ism_set(a, ISM_CONN_ANSWERED);
+	if (l)
+		__sync_fetch_and_add(&l->answers, 1);
 }
 
+/* The decision was taken when the room was reserved; somebody else may have reserved it alone. */
 static __always_inline void write_answer(struct bpf_sock_ops *skops)
 {
-	struct ism_option opt = { .role = ISM_ROLE_ANSWER };
-	__u8 buf[ISM_OPT_LEN];
+	struct ism_option opt = {}, answer = { .role = ISM_ROLE_ANSWER };
+	__u8 syn[SYN_HEAD] = {}, buf[ISM_OPT_LEN];
+	struct ism_conn *a;
 
-	opt.token = answer_token(skops, 0);
-	if (!opt.token)
+	if (skops->args[0] == BPF_WRITE_HDR_TCP_SYNACK_COOKIE || read_offer(skops, &opt, syn))
 		return;
-	ism_option_encode(buf, &opt);
+	a = bpf_map_lookup_elem(&conns, &opt.token);
+	if (!a || !(a->flags & ISM_CONN_ANSWERED))
+		return;
+	answer.token = passive_token(opt.token, syn, bpf_get_netns_cookie(skops));
+	ism_option_encode(buf, &answer);
 	if (!bpf_store_hdr_opt(skops, buf, sizeof(buf), 0))
 		ism_count(answers, 1);
 }
@@ -636,14 +656,9 @@ static __always_inline void on_passive(struct bpf_sock_ops *skops)
 		drop_write_flag(skops);
 	if (!tp)
 		return;
-	if (has_smc_option(skops, BPF_LOAD_HDR_OPT_TCP_SYN)) {
-		note_peer(skops, ISM_PEER_SMC);
-		ism_count(smc_seen, 1);
-	}
-	reason = load_option(skops, BPF_LOAD_HDR_OPT_TCP_SYN, &opt);
-	if (!reason && load_syn_head(skops, syn))
-		reason = ISM_R_NO_OFFER;
+	reason = read_offer(skops, &opt, syn);
 	if (reason) {
+		note_smc(skops, BPF_LOAD_HDR_OPT_TCP_SYN);
 		ism_count_reason(reason);
 		return;
 	}
@@ -734,8 +749,6 @@ static __always_inline void on_state(struct bpf_sock_ops *skops)
 {
 	struct ism_sk *st = own_storage(skops, 0);
 	__u32 from = skops->args[0], to = skops->args[1];
-	struct ism_conn *rec;
-	__u64 token;
 
 	if (!st)
 		return;
@@ -744,18 +757,8 @@ static __always_inline void on_state(struct bpf_sock_ops *skops)
 			end_listener(skops, st);
 		return;
 	}
-	if (!st->token)
-		return;
-	if (to == BPF_TCP_CLOSE) {
+	if (st->token && to == BPF_TCP_CLOSE)
 		end_conn(full_sock(skops), st);
-		return;
-	}
-	if (from == BPF_TCP_ESTABLISHED) {
-		token = st->token;
-		rec = bpf_map_lookup_elem(&conns, &token);
-		if (rec)
-			ism_set(rec, ISM_CONN_CLOSING);
-	}
 }
 
 /* ---------------------------------------------------------------- dispatch */

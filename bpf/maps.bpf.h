@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/*
- * The maps, as every program sees them. maps.bpf.c defines ISM_MAP as nothing and so creates them;
- * elsewhere they are extern, and `bpftool gen object` links the pieces. Keys and values: maps.h.
- */
+/* The maps. Keys and values: include/ismredir/maps.h. */
 #ifndef ISMREDIR_MAPS_BPF_H
 #define ISMREDIR_MAPS_BPF_H
 
@@ -10,11 +7,7 @@
 #include <bpf/bpf_helpers.h>
 #include <ismredir/maps.h>
 
-#ifndef ISM_MAP
-#define ISM_MAP extern
-#endif
-
-ISM_MAP struct {
+struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 65536);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -22,21 +15,21 @@ ISM_MAP struct {
 	__type(value, struct ism_conn);
 } conns SEC(".maps");
 
-ISM_MAP struct {
+struct {
 	__uint(type, BPF_MAP_TYPE_SOCKHASH);
 	__uint(max_entries, 65536);
 	__type(key, __u64);
 	__type(value, __u64);
 } socks SEC(".maps");
 
-ISM_MAP struct {
+struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, int);
 	__type(value, struct ism_sk);
 } sk_conn SEC(".maps");
 
-ISM_MAP struct {
+struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 16384);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -44,42 +37,42 @@ ISM_MAP struct {
 	__type(value, struct ism_listener);
 } listeners SEC(".maps");
 
-ISM_MAP struct {
+struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 4096);
 	__type(key, struct ism_peer_key);
 	__type(value, struct ism_peer);
 } peers SEC(".maps");
 
-ISM_MAP struct {
+struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 4096);
 	__type(key, struct ism_neg_key);
 	__type(value, struct ism_neg);
 } negative SEC(".maps");
 
-ISM_MAP struct {
+struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, ISM_MAX_RULES);
 	__type(key, __u32);
 	__type(value, struct ism_rule);
 } rules SEC(".maps");
 
-ISM_MAP struct {
+struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, struct ism_ctl);
 } ctl SEC(".maps");
 
-ISM_MAP struct {
+struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, struct ism_stats);
 } stats SEC(".maps");
 
-ISM_MAP struct {
+struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, ISM_REASON_SLOTS);
 	__type(key, __u32);

@@ -56,23 +56,24 @@ static __always_inline long memcg_room(const struct sock *sk)
 
 static __always_inline int tcp_pressure(const struct sock *sk)
 {
-	unsigned long *p = BPF_CORE_READ(sk, __sk_common.skc_prot, memory_pressure);
+	const struct proto *prot = KREAD(struct sock, sk, __sk_common.skc_prot);
+	unsigned long *p = KREAD(struct proto, prot, memory_pressure);
 	unsigned long v = 0;
 
 	bpf_probe_read_kernel(&v, sizeof(v), p);
 	return v != 0;
 }
 
-/* @me remembers ample room for the rest of the jiffy. */
+/* @me remembers ample room for the rest of the jiffy: a verdict costs a third of a look. */
 static __always_inline int ism_memory_room(struct ism_conn *me, const struct sock *psk, __u32 size)
 {
 	__u32 now = bpf_jiffies64();
 	long room;
 
-	if (tcp_pressure(psk))
-		return ISM_NO_ROOM_HOST;
 	if (me->room_jiffy == now)
 		return ISM_ROOM;
+	if (tcp_pressure(psk))
+		return ISM_NO_ROOM_HOST;
 	room = memcg_room(psk);
 	if (room >= ISM_ROOM_AMPLE) {
 		me->room_jiffy = now;

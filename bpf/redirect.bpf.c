@@ -29,13 +29,13 @@ static __always_inline __u32 byte_budget(const struct verdict *v)
 	const struct sock *sk = (const struct sock *)v->tp, *psk = v->psk;
 	__u32 budget = v->ctl->budget_bytes, own;
 
-	if (BPF_CORE_READ(psk, sk_userlocks) & ISM_SOCK_RCVBUF_LOCK) {
-		own = BPF_CORE_READ(psk, sk_rcvbuf);
+	if (KREAD(struct sock, psk, sk_userlocks) & ISM_SOCK_RCVBUF_LOCK) {
+		own = KREAD(struct sock, psk, sk_rcvbuf);
 		if (own < budget)
 			budget = own;
 	}
-	if (BPF_CORE_READ(sk, sk_userlocks) & ISM_SOCK_SNDBUF_LOCK) {
-		own = BPF_CORE_READ(sk, sk_sndbuf);
+	if (KREAD(struct sock, sk, sk_userlocks) & ISM_SOCK_SNDBUF_LOCK) {
+		own = KREAD(struct sock, sk, sk_sndbuf);
 		if (own < budget)
 			budget = own;
 	}
@@ -51,7 +51,7 @@ static __always_inline __u32 wait_for_reader(const struct verdict *v, __u32 budg
 	for (__u32 i = 0; i < 1024; i++) {
 		if (i >= v->ctl->spin || backlog + v->size <= budget)
 			break;
-		backlog = BPF_CORE_READ(psk, sk_backlog.rmem_alloc.counter);
+		backlog = KREAD(struct sock, psk, sk_backlog.rmem_alloc.counter);
 	}
 	return backlog;
 }
@@ -64,7 +64,7 @@ static __always_inline int small_stream(struct verdict *v)
 {
 	struct ism_conn *me = v->me;
 	struct tcp_sock *tp = v->tp;
-	__u32 redir = v->peer->redir_msgs, rcv = BPF_CORE_READ(tp, rcv_nxt);
+	__u32 redir = v->peer->redir_msgs, rcv = KREAD(struct tcp_sock, tp, rcv_nxt);
 
 	if (me->seen_redir != redir || me->seen_rcv != rcv) {
 		me->seen_redir = redir;
@@ -136,17 +136,17 @@ static __always_inline __u32 check_order(struct verdict *v)
 {
 	struct sock *sk = (struct sock *)v->tp, *psk = (struct sock *)v->peer->sk;
 	struct tcp_sock *tp = v->tp, *ptp = (struct tcp_sock *)psk;
-	__u32 write_seq = BPF_CORE_READ(tp, write_seq);
+	__u32 write_seq = KREAD(struct tcp_sock, tp, write_seq);
 
 	v->psk = psk;
 	if (!psk)
 		return ISM_R_PEER_GONE;
-	if (BPF_CORE_READ(sk, sk_shutdown) || BPF_CORE_READ(psk, sk_shutdown))
+	if (KREAD(struct sock, sk, sk_shutdown) || KREAD(struct sock, psk, sk_shutdown))
 		return ISM_R_SHUTDOWN;
-	if (BPF_CORE_READ(sk, __sk_common.skc_state) != BPF_TCP_ESTABLISHED ||
-	    BPF_CORE_READ(psk, __sk_common.skc_state) != BPF_TCP_ESTABLISHED)
+	if (KREAD(struct sock, sk, __sk_common.skc_state) != BPF_TCP_ESTABLISHED ||
+	    KREAD(struct sock, psk, __sk_common.skc_state) != BPF_TCP_ESTABLISHED)
 		return ISM_R_SHUTDOWN;
-	if (BPF_CORE_READ(ptp, copied_seq) != write_seq)
+	if (KREAD(struct tcp_sock, ptp, copied_seq) != write_seq)
 		return ISM_R_UNREAD_TCP;
 	if (v->me->flags & ISM_CONN_TCP_FIRST) {
 		if (write_seq == v->me->start_seq)
@@ -167,7 +167,7 @@ static __always_inline __u32 check_reader(struct verdict *v)
 	struct sock *psk = v->psk;
 	__u32 reason;
 
-	if (v->me->last == ISM_PLANE_TCP && v->me->tcp_bytes && BPF_CORE_READ(psk, sk_lock.owned))
+	if (v->me->last == ISM_PLANE_TCP && v->me->tcp_bytes && KREAD(struct sock, psk, sk_lock.owned))
 		return ISM_R_PLAIN_READER;
 	reason = ism_plain_reader((__u64)psk);
 	if (!reason && v->ctl->readers == ISM_READERS_POLL && ism_sleepers((__u64)psk))
@@ -212,7 +212,7 @@ static __always_inline __u32 check_budget(struct verdict *v)
 	const struct sock *psk = v->psk;
 	__u32 budget = byte_budget(v);
 
-	v->backlog = BPF_CORE_READ(psk, sk_backlog.rmem_alloc.counter);
+	v->backlog = KREAD(struct sock, psk, sk_backlog.rmem_alloc.counter);
 	if (!v->backlog)
 		v->me->msgs = 0;
 	if (v->backlog + v->size > budget) {
@@ -287,7 +287,7 @@ int ism_redirect(struct sk_msg_md *msg)
 	v.me = bpf_map_lookup_elem(&conns, &v.token);
 	if (!v.me)
 		return SK_PASS;
-	seq = BPF_CORE_READ(tp, write_seq);
+	seq = KREAD(struct tcp_sock, tp, write_seq);
 	v.me->tcp_bytes += seq - v.me->last_seq;
 	v.me->last_seq = seq;
 	v.size = msg->size;

@@ -1,8 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-/*
- * Who sleeps on a socket, and in which way; see waiters.bpf.h. Global functions, so that one object
- * names the kernel symbol: libbpf 1.1 cannot link two that do.
- */
+/* Who sleeps on a socket, and in which way; see waiters.bpf.h. */
 #include "waiters.bpf.h"
 
 /* Strong: without its address no sleeper would be recognised, so nothing must load. */
@@ -25,11 +22,11 @@ extern const void woken_wake_function __ksym;
 #define ISM_HAVE_REGS	 1
 static __always_inline long regs_nr(const struct pt_regs *regs)
 {
-	return BPF_CORE_READ(regs, orig_ax);
+	return KREAD(struct pt_regs, regs, orig_ax);
 }
 static __always_inline __u32 regs_arg(const struct pt_regs *regs, int fourth)
 {
-	return fourth ? BPF_CORE_READ(regs, r10) : BPF_CORE_READ(regs, dx);
+	return fourth ? KREAD(struct pt_regs, regs, r10) : KREAD(struct pt_regs, regs, dx);
 }
 #elif defined(__TARGET_ARCH_arm64)
 #define ISM_SYS_SENDTO	 206
@@ -41,11 +38,11 @@ static __always_inline __u32 regs_arg(const struct pt_regs *regs, int fourth)
 #define ISM_HAVE_REGS	 1
 static __always_inline long regs_nr(const struct pt_regs *regs)
 {
-	return BPF_CORE_READ(regs, syscallno);
+	return KREAD(struct pt_regs, regs, syscallno);
 }
 static __always_inline __u32 regs_arg(const struct pt_regs *regs, int fourth)
 {
-	return fourth ? BPF_CORE_READ(regs, regs[3]) : BPF_CORE_READ(regs, regs[2]);
+	return fourth ? KREAD(struct pt_regs, regs, regs[3]) : KREAD(struct pt_regs, regs, regs[2]);
 }
 #elif defined(__TARGET_ARCH_s390)
 #define ISM_SYS_SENDTO	 369
@@ -57,11 +54,11 @@ static __always_inline __u32 regs_arg(const struct pt_regs *regs, int fourth)
 #define ISM_HAVE_REGS	 1
 static __always_inline long regs_nr(const struct pt_regs *regs)
 {
-	return BPF_CORE_READ(regs, int_code) & 0xffff;
+	return KREAD(struct pt_regs, regs, int_code) & 0xffff;
 }
 static __always_inline __u32 regs_arg(const struct pt_regs *regs, int fourth)
 {
-	return fourth ? BPF_CORE_READ(regs, gprs[5]) : BPF_CORE_READ(regs, gprs[4]);
+	return fourth ? KREAD(struct pt_regs, regs, gprs[5]) : KREAD(struct pt_regs, regs, gprs[4]);
 }
 #endif
 
@@ -78,7 +75,7 @@ struct waiters {
  */
 static __always_inline void look_at_waiters(const struct sock *sk, struct waiters *w)
 {
-	struct socket_wq *wq = BPF_CORE_READ(sk, sk_wq);
+	struct socket_wq *wq = KREAD(struct sock, sk, sk_wq);
 	struct list_head *head, *pos;
 
 	w->n = 0;
@@ -87,19 +84,19 @@ static __always_inline void look_at_waiters(const struct sock *sk, struct waiter
 	if (!wq)
 		return;
 	head = (void *)wq + bpf_core_field_offset(struct socket_wq, wait.head);
-	pos = BPF_CORE_READ(head, next);
+	pos = KREAD(struct list_head, head, next);
 	for (int i = 0; i < ISM_MAX_WAITERS; i++) {
 		struct wait_queue_entry *e;
 
 		if (pos == head || !pos)
 			return;
 		e = (void *)pos - bpf_core_field_offset(struct wait_queue_entry, entry);
-		if (BPF_CORE_READ(e, func) == &woken_wake_function) {
+		if (KREAD(struct wait_queue_entry, e, func) == &woken_wake_function) {
 			if (!w->n)
-				w->task = (__u64)BPF_CORE_READ(e, private);
+				w->task = (__u64)KREAD(struct wait_queue_entry, e, private);
 			w->n++;
 		}
-		pos = BPF_CORE_READ(pos, next);
+		pos = KREAD(struct list_head, pos, next);
 	}
 	w->overrun = pos != head;
 }
@@ -113,7 +110,7 @@ __u32 ism_busy_tasks(__u64 sk_addr)
 
 	if (!psock)
 		return 0;
-	refs = BPF_CORE_READ(psock, refcnt.refs.counter);
+	refs = KREAD(struct sk_psock, psock, refcnt.refs.counter);
 	look_at_waiters(sk, &w);
 	return refs - 1 > (int)w.n ? refs - 1 - w.n : 0;
 }
@@ -131,8 +128,8 @@ static __always_inline const struct pt_regs *task_regs(__u64 task)
 
 	/* Through memory, because the verifier allows no arithmetic on the pointer itself. */
 	bpf_probe_read_kernel(&regs, sizeof(regs), &mine);
-	regs -= (unsigned long)BPF_CORE_READ(me, stack);
-	return BPF_CORE_READ((struct task_struct *)task, stack) + regs;
+	regs -= (unsigned long)KREAD(struct task_struct, me, stack);
+	return KREAD(struct task_struct, task, stack) + regs;
 }
 
 /* Does that task sleep in a call that only TCP can serve? */
@@ -188,7 +185,7 @@ __u32 ism_plain_reader(__u64 sk_addr)
 	reason = waiter_reason(w.task);
 	if (reason)
 		return reason;
-	return BPF_CORE_READ(psock, refcnt.refs.counter) - 1 < (int)w.n ? ISM_R_PLAIN_READER : 0;
+	return KREAD(struct sk_psock, psock, refcnt.refs.counter) - 1 < (int)w.n ? ISM_R_PLAIN_READER : 0;
 }
 
 __u32 ism_sleepers(__u64 sk_addr)

@@ -40,11 +40,11 @@ static __always_inline __u32 ism_unread(const struct sock *sk)
 	if (!psock)
 		return 0;
 	if (bpf_core_field_exists(psock->msg_tot_len))
-		return BPF_CORE_READ(psock, msg_tot_len);
-	if (BPF_CORE_READ(psock, ingress_msg.next) ==
+		return KREAD(struct sk_psock, psock, msg_tot_len);
+	if (KREAD(struct sk_psock, psock, ingress_msg.next) ==
 	    (void *)psock + bpf_core_field_offset(struct sk_psock, ingress_msg))
 		return 0;
-	return BPF_CORE_READ(sk, sk_backlog.rmem_alloc.counter);
+	return KREAD(struct sock, sk, sk_backlog.rmem_alloc.counter);
 }
 
 #endif

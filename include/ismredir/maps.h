@@ -59,7 +59,7 @@ enum ism_conn_flags {
 	ISM_CONN_ENROLLED = 4, /* the socket is in the sockhash */
 	ISM_CONN_PINNED = 8, /* stays on TCP for the rest of its life, see @reason */
 	ISM_CONN_TCP_FIRST = 16, /* a byte must go by TCP and be read before the first redirect */
-	ISM_CONN_CLOSING = 64, /* left ESTABLISHED */
+	ISM_CONN_ANSWERED = 64, /* its offer is being answered */
 	ISM_CONN_LEAVING = 128, /* not redirected to any more, to be taken out of the sockhash */
 	ISM_CONN_LEFT = 256, /* taken out: the kernel's plain TCP from now on */
 };

@@ -11,7 +11,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 #include "pins.h"
-#include "inspect.skel.h"
+#include "view.skel.h"
 
 /* ---------------------------------------------------------------- connections */
 
@@ -41,7 +41,7 @@ static int read_views(int fd, int (*fn)(const struct ism_conn_view *v, void *arg
 	}
 }
 
-static int iterate_conns(struct inspect_bpf *skel,
+static int iterate_conns(struct view_bpf *skel,
 			 int (*fn)(const struct ism_conn_view *v, void *arg), void *arg)
 {
 	union bpf_iter_link_info info = { .map.map_fd = bpf_map__fd(skel->maps.conns) };
@@ -62,7 +62,7 @@ static int iterate_conns(struct inspect_bpf *skel,
 int ism_inspect_conns(int (*fn)(const struct ism_conn_view *v, void *arg), void *arg,
 		      struct ism_err *err)
 {
-	struct inspect_bpf *skel = inspect_bpf__open();
+	struct view_bpf *skel = view_bpf__open();
 	int rc;
 
 	if (!skel)
@@ -70,7 +70,7 @@ int ism_inspect_conns(int (*fn)(const struct ism_conn_view *v, void *arg), void 
 	rc = ism_pins_reuse_maps(skel->obj, err);
 	if (rc)
 		goto out;
-	rc = inspect_bpf__load(skel);
+	rc = view_bpf__load(skel);
 	if (rc) {
 		ism_err_set(err, rc, "inspect programs: %s; see -vv", strerror(-rc));
 		goto out;
@@ -79,7 +79,7 @@ int ism_inspect_conns(int (*fn)(const struct ism_conn_view *v, void *arg), void 
 	if (rc < 0)
 		ism_err_set(err, rc, "listing connections: %s", strerror(-rc));
 out:
-	inspect_bpf__destroy(skel);
+	view_bpf__destroy(skel);
 	return rc;
 }
 

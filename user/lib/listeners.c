@@ -19,12 +19,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include "pins.h"
-#include "inspect.skel.h"
+#include "view.skel.h"
 
 #define MAX_NETNS 4096
 
 struct visit {
-	struct inspect_bpf *skel;
+	struct view_bpf *skel;
 	struct bpf_program *prog;
 	const struct ism_cgroup *cg;
 	unsigned int n_cg;
@@ -202,7 +202,7 @@ static int open_visit(struct visit *v, struct ism_err *err)
 	int rc;
 
 	v->listeners_fd = ism_pins_open_map("listeners");
-	v->skel = inspect_bpf__open();
+	v->skel = view_bpf__open();
 	if (!v->skel)
 		return ism_err_set(err, -errno, "inspect programs: %s", strerror(errno));
 	v->skel->rodata->n_scope = v->n_cg;
@@ -212,7 +212,7 @@ static int open_visit(struct visit *v, struct ism_err *err)
 	}
 	rc = ism_pins_reuse_maps(v->skel->obj, err);
 	if (!rc)
-		rc = inspect_bpf__load(v->skel);
+		rc = view_bpf__load(v->skel);
 	if (rc)
 		ism_err_set(err, rc, "inspect programs: %s; see -vv", strerror(-rc));
 	return rc;
@@ -239,7 +239,7 @@ static int visit_all(const struct ism_cgroup *cg, unsigned int n, int disarm, st
 	if (rc < 0)
 		ism_err_set(err, rc, "visiting listeners: %s", strerror(-rc));
 out:
-	inspect_bpf__destroy(v->skel);
+	view_bpf__destroy(v->skel);
 	if (v->listeners_fd >= 0)
 		close(v->listeners_fd);
 	return rc;
