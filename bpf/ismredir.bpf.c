@@ -9,4 +9,5 @@
 #include "redirect.bpf.c"
 #include "sockopt.bpf.c"
 
-char LICENSE[] SEC("license") = "Dual BSD/GPL";
+char LICENSE[] SEC("license")
+= "Dual BSD/GPL";

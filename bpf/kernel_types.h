@@ -49,8 +49,13 @@ struct inode {
 	unsigned long i_ino;
 };
 
+struct file {
+	unsigned int f_flags;
+};
+
 struct socket {
 	short type;
+	struct file *file;
 };
 
 struct socket_alloc {

@@ -10,6 +10,15 @@
 /* include/net/sock.h */
 #define ISM_SOCK_SNDBUF_LOCK 1
 #define ISM_SOCK_RCVBUF_LOCK 2
+#define ISM_O_NONBLOCK	     04000 /* asm-generic/fcntl.h */
+
+/* One wait for a reader is paid back by so many messages that needed none; so many are lent. */
+#define ISM_SPIN_DEBT	  16
+#define ISM_SPIN_DEBT_MAX 64
+#define ISM_SPIN_LOOPS	  4096
+
+/* TCP bytes of a blocking socket that may be unread before it leaves: far from a full buffer. */
+#define ISM_BLOCKING_UNREAD 65536
 
 /* What one verdict looks at; everything of the partner is read once, then its identity re-checked. */
 struct verdict {
@@ -42,18 +51,33 @@ static __always_inline __u32 byte_budget(const struct verdict *v)
 	return budget;
 }
 
-/* Give a reader on another CPU a moment before the bytes take TCP. */
+struct spin {
+	__u64 psk;
+	__u64 end_ns;
+	__u32 room; /* backlog at which the message fits */
+	__u32 backlog;
+};
+
+static long spin_step(__u64 i, struct spin *w)
+{
+	w->backlog = KREAD(struct sock, w->psk, sk_backlog.rmem_alloc.counter);
+	return w->backlog <= w->room || bpf_ktime_get_ns() > w->end_ns;
+}
+
+/*
+ * Give a reader on another CPU a moment before the bytes take TCP. Only now and then: a writer that
+ * always outruns its reader should sleep in TCP instead.
+ */
 static __always_inline __u32 wait_for_reader(const struct verdict *v, __u32 budget)
 {
-	const struct sock *psk = v->psk;
-	__u32 backlog = v->backlog;
+	struct spin w = { .psk = v->peer->sk, .backlog = v->backlog, .room = budget - v->size };
 
-	for (__u32 i = 0; i < 1024; i++) {
-		if (i >= v->ctl->spin || backlog + v->size <= budget)
-			break;
-		backlog = KREAD(struct sock, psk, sk_backlog.rmem_alloc.counter);
-	}
-	return backlog;
+	if (!v->ctl->spin || v->size > budget || v->me->spins > ISM_SPIN_DEBT_MAX)
+		return v->backlog;
+	v->me->spins += ISM_SPIN_DEBT;
+	w.end_ns = bpf_ktime_get_ns() + v->ctl->spin * 1000ULL;
+	bpf_loop(ISM_SPIN_LOOPS, spin_step, &w, 0);
+	return w.backlog;
 }
 
 /*
@@ -167,7 +191,8 @@ static __always_inline __u32 check_reader(struct verdict *v)
 	struct sock *psk = v->psk;
 	__u32 reason;
 
-	if (v->me->last == ISM_PLANE_TCP && v->me->tcp_bytes && KREAD(struct sock, psk, sk_lock.owned))
+	if (v->me->last == ISM_PLANE_TCP && v->me->tcp_bytes &&
+	    KREAD(struct sock, psk, sk_lock.owned))
 		return ISM_R_PLAIN_READER;
 	reason = ism_plain_reader((__u64)psk);
 	if (!reason && v->ctl->readers == ISM_READERS_POLL && ism_sleepers((__u64)psk))
@@ -252,6 +277,36 @@ static __always_inline __u32 decide(struct verdict *v)
 	return 0;
 }
 
+static __always_inline int is_blocking(const struct sock *sk)
+{
+	const struct socket *sock = KREAD(struct sock, sk, sk_socket);
+	const struct file *file = KREAD(struct socket, sock, file);
+
+	return !(KREAD(struct file, file, f_flags) & ISM_O_NONBLOCK);
+}
+
+/*
+ * tcp_bpf_recvmsg() takes any wake-up without data for the end of its wait and returns EAGAIN, on a
+ * blocking socket too; the wake-up that follows a full send buffer is one (sk_stream_write_space()).
+ * Whoever uploads with blocking calls and then waits for the answer would see it. So a blocking
+ * socket leaves while what it has in TCP is far from filling its buffer.
+ */
+static __always_inline void leave_before_full(struct verdict *v)
+{
+	const struct sock *sk = (const struct sock *)v->tp;
+	struct tcp_sock *tp = v->tp;
+	__u32 unread = KREAD(struct tcp_sock, tp, write_seq) - KREAD(struct tcp_sock, tp, snd_una);
+	__u32 limit = (__u32)KREAD(struct sock, sk, sk_sndbuf) / 4;
+
+	if (v->psk)
+		unread = KREAD(struct tcp_sock, tp, write_seq) -
+			 KREAD(struct tcp_sock, v->psk, copied_seq);
+	if (limit > ISM_BLOCKING_UNREAD)
+		limit = ISM_BLOCKING_UNREAD;
+	if (unread + v->size > limit && v->ctl->readers != ISM_READERS_ANY && is_blocking(sk))
+		ism_leave(v->me);
+}
+
 static __always_inline void note_plane(struct ism_conn *me, __u8 plane, __u16 reason)
 {
 	if (me->reason != reason) {
@@ -300,6 +355,7 @@ int ism_redirect(struct sk_msg_md *msg)
 			reason = ISM_R_PEER_GONE;
 	}
 	if (reason) {
+		leave_before_full(&v);
 		if (v.me->flags & (ISM_CONN_PINNED | ISM_CONN_LEAVING))
 			v.me->plane = ISM_PLANE_TCP;
 		note_plane(v.me, ISM_PLANE_TCP, reason);
@@ -308,6 +364,8 @@ int ism_redirect(struct sk_msg_md *msg)
 	v.me->redir_bytes += v.size;
 	v.me->redir_msgs++;
 	v.me->msgs++;
+	if (v.me->spins)
+		v.me->spins--;
 	note_plane(v.me, ISM_PLANE_SKMSG, ISM_R_NONE);
 	return SK_PASS;
 }

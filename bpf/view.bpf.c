@@ -4,4 +4,5 @@
 #include "waiters.bpf.c"
 #include "inspect.bpf.c"
 
-char LICENSE[] SEC("license") = "Dual BSD/GPL";
+char LICENSE[] SEC("license")
+= "Dual BSD/GPL";

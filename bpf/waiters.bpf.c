@@ -185,7 +185,9 @@ __u32 ism_plain_reader(__u64 sk_addr)
 	reason = waiter_reason(w.task);
 	if (reason)
 		return reason;
-	return KREAD(struct sk_psock, psock, refcnt.refs.counter) - 1 < (int)w.n ? ISM_R_PLAIN_READER : 0;
+	return KREAD(struct sk_psock, psock, refcnt.refs.counter) - 1 < (int)w.n
+		       ? ISM_R_PLAIN_READER
+		       : 0;
 }
 
 __u32 ism_sleepers(__u64 sk_addr)

@@ -83,6 +83,7 @@ enum ism_conn_flags {
  * @seen_redir: the partner's redir_msgs when @run was last reset
  * @seen_rcv: this end's rcv_nxt when @run was last reset
  * @room_jiffy: when ample memory was last seen, in jiffies
+ * @spins: debt of waits for a reader, see wait_for_reader() in bpf/redirect.bpf.c
  * @pid, @uid, @comm: the process that connected or listened
  * @reason: enum ism_reason why @plane, or while that is skmsg why the last message, is TCP
  * @family: AF_INET or AF_INET6 (a v4-mapped connection is AF_INET)
@@ -113,7 +114,7 @@ struct ism_conn {
 	__u32 seen_redir;
 	__u32 seen_rcv;
 	__u32 room_jiffy;
-	__u32 pad2;
+	__u32 spins;
 	__u32 pid;
 	__u32 uid;
 	__u16 reason;
@@ -272,7 +273,7 @@ struct ism_rule {
  * @mix_bytes: bytes sent after which the mix of planes is judged: a connection of which more than a
  *             third overflows to TCP leaves the sockhash; 0: never
  * @readers: enum ism_readers
- * @spin: how often to look again for a reader when the budget is reached
+ * @spin: microseconds that a writer waits for a reader when the budget is reached, now and then
  * @neg_ttl_ns: how long a destination that did not answer is left alone
  * @loaded_ns: CLOCK_BOOTTIME of load
  */

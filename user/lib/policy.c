@@ -112,13 +112,13 @@ void ism_policy_init(struct ism_policy *p)
 	p->max_conns = 65536;
 	p->ctl.word = ISM_WORD_OFF;
 	p->ctl.format = ISM_MAPS_FORMAT;
-	p->ctl.budget_bytes = 2 << 20;
+	p->ctl.budget_bytes = 3 << 20;
 	p->ctl.budget_msgs = 256;
 	p->ctl.stream_run = 16;
 	p->ctl.stream_size = 32768;
 	p->ctl.leave_run = 256;
 	p->ctl.mix_bytes = 128 << 20;
-	p->ctl.spin = 0;
+	p->ctl.spin = 50;
 	p->ctl.neg_ttl_ns = 10ULL * 1000 * 1000 * 1000;
 }
 
@@ -233,7 +233,7 @@ static int set_number(struct ism_policy *p, const char *key, const char *v)
 		{ "stream-size", 0, 1 << 20, &p->ctl.stream_size },
 		{ "leave-run", 1, UINT_MAX, &p->ctl.leave_run },
 		{ "mix-bytes", 0, 1 << 30, &p->ctl.mix_bytes },
-		{ "spin", 0, 1024, &p->ctl.spin },
+		{ "spin", 0, 1000, &p->ctl.spin },
 	};
 
 	for (size_t i = 0; i < sizeof(num) / sizeof(num[0]); i++)
@@ -259,7 +259,7 @@ static const char *expected(const char *key)
 		{ "leave-run", "1 or more" },
 		{ "mix-bytes", "0 to 1024M" },
 		{ "readers", "safe, any or poll" },
-		{ "spin", "0 to 1024" },
+		{ "spin", "microseconds, 0 to 1000" },
 		{ "negative-ttl", "seconds, 0 to 86400" },
 	};
 
