@@ -113,6 +113,30 @@ static int cmd_version(struct cli *c, int argc, char **argv)
 	return CLI_OK;
 }
 
+/*
+ * Take the global options out of what follows the verb: `conns -j` is as good as `-j conns`. An
+ * argument that is the value of an option never looks like one of them.
+ */
+static int take_globals(struct cli *c, int argc, char **argv)
+{
+	int n = 0;
+
+	for (int i = 0; i < argc; i++) {
+		const char *a = argv[i];
+
+		if (a[0] != '-' || !a[1] || strspn(a + 1, "jpv") != strlen(a + 1)) {
+			argv[n++] = argv[i];
+			continue;
+		}
+		for (a++; *a; a++) {
+			c->json |= *a != 'v';
+			c->pretty |= *a == 'p';
+			c->verbose += *a == 'v';
+		}
+	}
+	return n;
+}
+
 int main(int argc, char **argv)
 {
 	struct cli c = {};
@@ -138,6 +162,7 @@ int main(int argc, char **argv)
 			return CLI_USAGE;
 		}
 	}
+	argc = optind + take_globals(&c, argc - optind, argv + optind);
 	verbose = c.verbose;
 	libbpf_set_print(libbpf_line);
 	if (optind == argc) {

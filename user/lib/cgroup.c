@@ -4,7 +4,7 @@
 #include "cgroup.h"
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
+#include <fts.h>
 #include <limits.h>
 #include <linux/magic.h>
 #include <stdio.h>
@@ -91,67 +91,82 @@ int ism_cgroup_find(const char *path, struct ism_cgroup *ret, struct ism_err *er
 	return 0;
 }
 
-/* nftw() has no argument for its caller, so the walk's state is here, one per thread. */
-static __thread struct {
+/*
+ * Call @fn for each directory from @path down. A callback may start a walk of its own, so this is
+ * fts(3), which keeps its state apart, and not nftw(3).
+ */
+static int walk_dirs(const char *path, int (*fn)(const char *dir, void *arg), void *arg)
+{
+	char *const roots[] = { (char *)path, NULL };
+	FTS *fts = fts_open(roots, FTS_PHYSICAL | FTS_NOCHDIR | FTS_NOSTAT | FTS_XDEV, NULL);
+	FTSENT *e;
+	int rc = 0;
+
+	if (!fts)
+		return -errno;
+	while (!rc && (e = fts_read(fts))) {
+		if (e->fts_info == FTS_D)
+			rc = fn(e->fts_path, arg);
+		else if (e->fts_info == FTS_NS && e->fts_level == 0)
+			rc = -e->fts_errno;
+	}
+	fts_close(fts);
+	return rc;
+}
+
+struct id_search {
 	__u64 id;
 	char *out;
 	size_t len;
-	int (*fn)(pid_t pid, void *arg);
-	void *arg;
-	int rc;
-} walk;
+};
 
-static int match_id(const char *path, const struct stat *st, int type, struct FTW *ftw)
+static int match_id(const char *dir, void *arg)
 {
+	struct id_search *s = arg;
 	__u64 id;
 
-	(void)st;
-	(void)ftw;
-	if (type != FTW_D || handle_id(path, &id) || id != walk.id)
+	if (handle_id(dir, &id) || id != s->id)
 		return 0;
-	return (size_t)snprintf(walk.out, walk.len, "%s", path) < walk.len ? 1 : -1;
+	return (size_t)snprintf(s->out, s->len, "%s", dir) < s->len ? 1 : -ENAMETOOLONG;
 }
 
 int ism_cgroup_path(__u64 id, char *path, size_t len)
 {
+	struct id_search s = { id, path, len };
 	char mnt[512];
 	int rc = ism_cgroup_mount(mnt, sizeof(mnt));
 
-	if (rc)
-		return rc;
-	walk.id = id;
-	walk.out = path;
-	walk.len = len;
-	return nftw(mnt, match_id, 16, FTW_PHYS | FTW_MOUNT) == 1 ? 0 : -ENOENT;
+	if (!rc)
+		rc = walk_dirs(mnt, match_id, &s);
+	return rc == 1 ? 0 : rc ? rc : -ENOENT;
 }
 
-static int each_pid(const char *path, const struct stat *st, int type, struct FTW *ftw)
-{
-	char file[PATH_MAX];
-	FILE *f;
-	int pid;
+struct pid_walk {
+	int (*fn)(pid_t pid, void *arg);
+	void *arg;
+};
 
-	(void)st;
-	(void)ftw;
-	if (type != FTW_D)
-		return 0;
-	if ((size_t)snprintf(file, sizeof(file), "%s/cgroup.procs", path) >= sizeof(file))
+static int each_pid(const char *dir, void *arg)
+{
+	struct pid_walk *w = arg;
+	char file[PATH_MAX];
+	int pid, rc = 0;
+	FILE *f;
+
+	if ((size_t)snprintf(file, sizeof(file), "%s/cgroup.procs", dir) >= sizeof(file))
 		return 0;
 	f = fopen(file, "re");
 	if (!f)
 		return 0; /* a cgroup that went away, or a threaded one */
-	while (!walk.rc && fscanf(f, "%d", &pid) == 1)
-		walk.rc = walk.fn(pid, walk.arg);
+	while (!rc && fscanf(f, "%d", &pid) == 1)
+		rc = w->fn(pid, w->arg);
 	fclose(f);
-	return walk.rc;
+	return rc;
 }
 
 int ism_cgroup_pids(const char *path, int (*fn)(pid_t pid, void *arg), void *arg)
 {
-	walk.fn = fn;
-	walk.arg = arg;
-	walk.rc = 0;
-	if (nftw(path, each_pid, 16, FTW_PHYS | FTW_MOUNT) < 0)
-		return -errno;
-	return walk.rc;
+	struct pid_walk w = { fn, arg };
+
+	return walk_dirs(path, each_pid, &w);
 }

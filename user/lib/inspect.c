@@ -41,8 +41,8 @@ static int read_views(int fd, int (*fn)(const struct ism_conn_view *v, void *arg
 	}
 }
 
-static int iterate_conns(struct view_bpf *skel,
-			 int (*fn)(const struct ism_conn_view *v, void *arg), void *arg)
+static int iterate_conns(struct view_bpf *skel, int (*fn)(const struct ism_conn_view *v, void *arg),
+			 void *arg)
 {
 	union bpf_iter_link_info info = { .map.map_fd = bpf_map__fd(skel->maps.conns) };
 	LIBBPF_OPTS(bpf_iter_attach_opts, opts, .link_info = &info, .link_info_len = sizeof(info));
