@@ -18,7 +18,7 @@
 #define ISM_SPIN_LOOPS	  4096
 
 /* TCP bytes of a blocking socket that may be unread before it leaves: far from a full buffer. */
-#define ISM_BLOCKING_UNREAD 65536
+#define ISM_BLOCKING_UNREAD 16384
 
 /* What one verdict looks at; everything of the partner is read once, then its identity re-checked. */
 struct verdict {
@@ -289,21 +289,25 @@ static __always_inline int is_blocking(const struct sock *sk)
  * tcp_bpf_recvmsg() takes any wake-up without data for the end of its wait and returns EAGAIN, on a
  * blocking socket too; the wake-up that follows a full send buffer is one (sk_stream_write_space()).
  * Whoever uploads with blocking calls and then waits for the answer would see it. So a blocking
- * socket leaves while what it has in TCP is far from filling its buffer.
+ * socket leaves while what it has in TCP is far from filling its buffer; and at once where redirected
+ * bytes fill the partner's receive memory, because then TCP there takes a single packet, whose ACK
+ * is the one occasion for on_rtt() (net/ipv4/tcp_input.c tcp_data_queue()).
  */
-static __always_inline void leave_before_full(struct verdict *v)
+static __always_inline void leave_before_full(struct verdict *v, __u32 reason)
 {
 	const struct sock *sk = (const struct sock *)v->tp;
 	struct tcp_sock *tp = v->tp;
 	__u32 unread = KREAD(struct tcp_sock, tp, write_seq) - KREAD(struct tcp_sock, tp, snd_una);
-	__u32 limit = (__u32)KREAD(struct sock, sk, sk_sndbuf) / 4;
 
+	if (v->ctl->readers == ISM_READERS_ANY || !(v->me->flags & ISM_CONN_ENROLLED))
+		return;
 	if (v->psk)
 		unread = KREAD(struct tcp_sock, tp, write_seq) -
 			 KREAD(struct tcp_sock, v->psk, copied_seq);
-	if (limit > ISM_BLOCKING_UNREAD)
-		limit = ISM_BLOCKING_UNREAD;
-	if (unread + v->size > limit && v->ctl->readers != ISM_READERS_ANY && is_blocking(sk))
+	if (reason != ISM_R_BUDGET && reason != ISM_R_MESSAGES &&
+	    unread + v->size <= ISM_BLOCKING_UNREAD)
+		return;
+	if (is_blocking(sk))
 		ism_leave(v->me);
 }
 
@@ -355,7 +359,7 @@ int ism_redirect(struct sk_msg_md *msg)
 			reason = ISM_R_PEER_GONE;
 	}
 	if (reason) {
-		leave_before_full(&v);
+		leave_before_full(&v, reason);
 		if (v.me->flags & (ISM_CONN_PINNED | ISM_CONN_LEAVING))
 			v.me->plane = ISM_PLANE_TCP;
 		note_plane(v.me, ISM_PLANE_TCP, reason);
