@@ -157,10 +157,12 @@ int cmd_status(struct cli *c, int argc, char **argv)
 		/* Not loaded is a state, not an error. */
 		o = json_object_new_object();
 		put_bool(o, "loaded", 0);
-		if (c->json)
+		if (c->json) {
 			cli_print_json(c, o);
-		else
+		} else {
+			json_object_put(o);
 			printf("not loaded\n");
+		}
 		rc = 0;
 	} else if (!rc && c->json) {
 		status_json(c, s);
@@ -342,7 +344,7 @@ static void explain_one(const struct cli *c, const struct ism_reason_info *r,
 	struct json_object *o;
 
 	if (!c->json) {
-		printf("%#06x %s\n  meaning: %s\n  remedy:  %s\n", r->code, r->name, r->text,
+		printf("0x%04x %s\n  meaning: %s\n  remedy:  %s\n", r->code, r->name, r->text,
 		       r->todo);
 		return;
 	}

@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include "cli.h"
 #include <bpf/libbpf.h>
+#include <errno.h>
 #include <stdarg.h>
 #include <string.h>
 #include <unistd.h>
@@ -141,7 +142,9 @@ int main(int argc, char **argv)
 {
 	struct cli c = {};
 	const struct cli_command *cmd;
-	int opt;
+	int opt, status;
+
+	opterr = 0;
 
 	while ((opt = getopt(argc, argv, "+jpvhV")) != -1) {
 		switch (opt) {
@@ -159,7 +162,7 @@ int main(int argc, char **argv)
 		case 'V':
 			return cmd_version(&c, 0, NULL);
 		default:
-			return CLI_USAGE;
+			return cli_usage(&c, "unknown option \"-%c\"", optopt);
 		}
 	}
 	argc = optind + take_globals(&c, argc - optind, argv + optind);
@@ -172,5 +175,10 @@ int main(int argc, char **argv)
 	cmd = find_command(&c, argv[optind]);
 	if (!cmd)
 		return CLI_USAGE;
-	return cmd->run(&c, argc - optind - 1, argv + optind + 1);
+	status = cmd->run(&c, argc - optind - 1, argv + optind + 1);
+	if (fflush(stdout) || ferror(stdout)) {
+		fprintf(stderr, "ismredir: standard output: %s\n", strerror(errno));
+		return CLI_FAIL;
+	}
+	return status;
 }

@@ -49,20 +49,30 @@ static int handle_id(const char *path, __u64 *id)
 	return 0;
 }
 
-static __u32 depth_below(const char *mnt, const char *path)
+/* Levels between @path and the root, whatever mount it was reached by. */
+static int depth_below(const char *mnt, const char *path, __u32 *ret)
 {
-	__u32 n = 0;
+	char up[PATH_MAX], *slash;
+	__u64 root, id;
+	int rc = handle_id(mnt, &root);
 
-	for (const char *p = path + strlen(mnt); *p; p++)
-		if (*p == '/' && p[1] && p[1] != '/')
-			n++;
-	return n;
+	*ret = 0;
+	snprintf(up, sizeof(up), "%s", path);
+	while (!rc && !(rc = handle_id(up, &id)) && id != root) {
+		slash = strrchr(up, '/');
+		if (!slash || slash == up)
+			return -EXDEV;
+		*slash = 0;
+		++*ret;
+	}
+	return rc;
 }
 
 int ism_cgroup_find(const char *path, struct ism_cgroup *ret, struct ism_err *err)
 {
 	char mnt[512], real[PATH_MAX];
 	struct statfs fs;
+	struct stat st;
 	int rc = ism_cgroup_mount(mnt, sizeof(mnt));
 
 	if (rc)
@@ -75,17 +85,18 @@ int ism_cgroup_find(const char *path, struct ism_cgroup *ret, struct ism_err *er
 		return ism_err_set(err, -errno,
 				   "cgroup %s: %s; give the path of an existing cgroup", path,
 				   strerror(errno));
-	if (statfs(real, &fs))
+	if (statfs(real, &fs) || stat(real, &st))
 		return ism_err_set(err, -errno, "cgroup %s: %s", path, strerror(errno));
-	if (fs.f_type != CGROUP2_SUPER_MAGIC)
+	if (fs.f_type != CGROUP2_SUPER_MAGIC || !S_ISDIR(st.st_mode))
 		return ism_err_set(err, -EINVAL,
 				   "%s is not a cgroup v2 directory; they are below %s", path, mnt);
 	if (strlen(real) >= sizeof(ret->path))
 		return ism_err_set(err, -ENAMETOOLONG, "cgroup %s: path too long", path);
 	memset(ret, 0, sizeof(*ret));
 	strcpy(ret->path, real);
-	ret->level = depth_below(mnt, real);
 	rc = handle_id(real, &ret->id);
+	if (!rc)
+		rc = depth_below(mnt, real, &ret->level);
 	if (rc)
 		return ism_err_set(err, rc, "cgroup %s: no id: %s", path, strerror(-rc));
 	return 0;

@@ -38,6 +38,8 @@ int ism_pins_check_fs(struct ism_err *err)
 	char buf[PATH_MAX], *parent;
 	struct statfs fs;
 
+	if (!statfs(ism_pin_dir(), &fs) && (unsigned int)fs.f_type == BPF_FS_MAGIC)
+		return 0;
 	snprintf(buf, sizeof(buf), "%s", ism_pin_dir());
 	parent = dirname(buf);
 	if (statfs(parent, &fs))
@@ -149,7 +151,8 @@ int ism_pins_remove_all(struct ism_err *err)
 
 	if (!rc)
 		rc = remove_matching(dir, 0, err);
-	if (!rc && rmdir(dir) && errno != ENOENT)
+	/* EBUSY: a bpffs is mounted exactly here, and the empty directory may stay. */
+	if (!rc && rmdir(dir) && errno != ENOENT && errno != EBUSY)
 		rc = ism_err_set(err, -errno, "rmdir %s: %s", dir, strerror(errno));
 	return rc;
 }

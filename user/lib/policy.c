@@ -12,6 +12,7 @@
 
 /* ---------------------------------------------------------------- values */
 
+/* Digits and nothing else. */
 static int parse_u32(const char *text, unsigned long min, unsigned long max, __u32 *ret)
 {
 	char *end;
@@ -21,19 +22,31 @@ static int parse_u32(const char *text, unsigned long min, unsigned long max, __u
 		return -EINVAL;
 	errno = 0;
 	v = strtoul(text, &end, 10);
-	if (errno || end == text)
-		return -EINVAL;
-	if (*end == 'k' || *end == 'K') {
-		v <<= 10;
-		end++;
-	} else if (*end == 'm' || *end == 'M') {
-		v <<= 20;
-		end++;
-	}
-	if (*end || v < min || v > max)
+	if (errno || *end || v < min || v > max)
 		return -EINVAL;
 	*ret = v;
 	return 0;
+}
+
+/* Digits, and perhaps k or M for 2^10 or 2^20. */
+static int parse_size(const char *text, unsigned long min, unsigned long max, __u32 *ret)
+{
+	size_t len = strlen(text);
+	char buf[24];
+	__u32 v;
+	int shift = 0, rc;
+
+	if (len >= sizeof(buf))
+		return -EINVAL;
+	memcpy(buf, text, len + 1);
+	if (len && strchr("kKmM", buf[len - 1])) {
+		shift = strchr("kK", buf[len - 1]) ? 10 : 20;
+		buf[len - 1] = 0;
+	}
+	rc = parse_u32(buf, (min + (1UL << shift) - 1) >> shift, max >> shift, &v);
+	if (!rc)
+		*ret = v << shift;
+	return rc;
 }
 
 int ism_parse_ports(const char *text, __u16 *lo, __u16 *hi)
@@ -238,7 +251,7 @@ static int set_number(struct ism_policy *p, const char *key, const char *v)
 
 	for (size_t i = 0; i < sizeof(num) / sizeof(num[0]); i++)
 		if (!strcmp(key, num[i].key))
-			return parse_u32(v, num[i].min, num[i].max, num[i].to);
+			return parse_size(v, num[i].min, num[i].max, num[i].to);
 	return -ENOENT;
 }
 
@@ -271,6 +284,8 @@ static const char *expected(const char *key)
 
 static int bad_value(struct ism_err *err, int rc, const char *key, const char *v)
 {
+	if (err && err->text[0])
+		return rc; /* a cgroup that was looked up in vain says so itself */
 	if (rc == -ENOENT)
 		return ism_err_set(err, -EINVAL, "unknown setting \"%s\"", key);
 	if (rc == -E2BIG)
@@ -308,9 +323,11 @@ int ism_policy_set(struct ism_policy *p, const char *key, const char *v, struct 
 
 struct ini_ctx {
 	struct ism_policy *p;
+	FILE *f;
 	struct ism_err err;
-	char section[64];
-	struct ism_rule *rule;
+	int line; /* read so far */
+	int bad; /* the first line with a fault; 0 if none */
+	struct ism_rule *rule; /* of the section, once it has a setting */
 };
 
 static int rule_set(struct ism_rule *r, const char *key, const char *v, struct ism_err *err)
@@ -349,13 +366,12 @@ static int rule_set(struct ism_rule *r, const char *key, const char *v, struct i
 	return rc ? bad_value(err, rc, key, v) : 0;
 }
 
-static int rule_open(struct ini_ctx *c, const char *section)
+static int rule_open(struct ini_ctx *c)
 {
-	if (c->rule && !strcmp(c->section, section))
+	if (c->rule)
 		return 0;
 	if (c->p->n_rules == ISM_MAX_RULES)
 		return ism_err_set(&c->err, -E2BIG, "too many rules, at most %d", ISM_MAX_RULES);
-	snprintf(c->section, sizeof(c->section), "%s", section);
 	c->rule = &c->p->rules[c->p->n_rules++];
 	memset(c->rule, 0, sizeof(*c->rule));
 	c->rule->plane = ISM_PLANE_SKMSG;
@@ -369,34 +385,80 @@ static int on_line(void *user, const char *section, const char *name, const char
 	struct ini_ctx *c = user;
 	int rc;
 
-	if (c->err.text[0])
+	if (c->bad)
 		return 1; /* only the first error is reported */
 	if (!value || !*value)
 		rc = ism_err_set(&c->err, -EINVAL, "\"%s\" has no value", name);
 	else if (!strcmp(section, "load"))
 		rc = ism_policy_set(c->p, name, value, &c->err);
 	else if (!strncmp(section, "rule", 4) && (!section[4] || section[4] == ' '))
-		rc = rule_open(c, section) ?: rule_set(c->rule, name, value, &c->err);
+		rc = rule_open(c) ?: rule_set(c->rule, name, value, &c->err);
 	else
 		rc = ism_err_set(&c->err, -EINVAL,
 				 "unknown section [%s]: expected [load] or [rule NAME]", section);
-	return rc == 0;
+	c->bad = rc ? c->line : 0;
+	return 1;
+}
+
+static char *bad_line(struct ini_ctx *c, const char *why)
+{
+	c->bad = c->line;
+	ism_err_set(&c->err, -EINVAL, "%s", why);
+	return NULL;
+}
+
+/*
+ * What inih itself would get wrong: it cuts lines at its buffer and reads on in the middle, takes an
+ * indented line for more of the one above, and does not tell a section from the next of that name.
+ */
+static char *next_line(char *buf, int len, void *user)
+{
+	struct ini_ctx *c = user;
+	char *text = NULL, *start;
+	size_t room = 0;
+	ssize_t n;
+
+	if (c->bad)
+		return NULL;
+	n = getline(&text, &room, c->f);
+	if (n < 0) {
+		free(text);
+		c->line++;
+		if (ferror(c->f))
+			bad_line(c, strerror(errno));
+		return NULL;
+	}
+	c->line++;
+	start = text + strspn(text, " \t\r\f\v");
+	if (*start == '#' || *start == ';')
+		start = (char *)"\n";
+	if (*start == '[')
+		c->rule = NULL;
+	if (strlen(start) >= (size_t)len)
+		buf = bad_line(c, "line too long");
+	else if (c->line > 1 && *start != '[' && *start != '\n' && !strpbrk(start, "=:"))
+		buf = bad_line(c, "expected NAME = VALUE or [SECTION]");
+	else if (*start == '[' && !strchr(start, ']'))
+		buf = bad_line(c, "expected NAME = VALUE or [SECTION]");
+	else
+		strcpy(buf, start);
+	free(text);
+	return buf;
 }
 
 int ism_policy_file(struct ism_policy *p, const char *path, struct ism_err *err)
 {
-	struct ini_ctx c = { .p = p };
-	FILE *f = fopen(path, "re");
+	struct ini_ctx c = { .p = p, .f = fopen(path, "re") };
 	int line;
 
-	if (!f)
+	if (!c.f)
 		return ism_err_set(err, -errno, "config %s: %s", path, strerror(errno));
-	line = ini_parse_file(f, on_line, &c);
-	fclose(f);
+	line = ini_parse_stream(next_line, &c, on_line, &c);
+	fclose(c.f);
 	if (line < 0)
 		return ism_err_set(err, -EIO, "config %s: cannot be read", path);
-	if (line > 0)
-		return ism_err_set(err, -EINVAL, "%s:%d: %s", path, line,
+	if (c.bad || line > 0)
+		return ism_err_set(err, -EINVAL, "%s:%d: %s", path, c.bad ?: line,
 				   c.err.text[0] ? c.err.text
 						 : "expected NAME = VALUE or [SECTION]");
 	return 0;
@@ -472,13 +534,19 @@ int ism_policy_finish(struct ism_policy *p, struct ism_err *err)
 
 int ism_policy_selective(const struct ism_policy *p)
 {
-	for (unsigned int i = 0; i < p->n_rules; i++)
-		if (p->rules[i].flags & (ISM_RULE_PORT | ISM_RULE_COMM | ISM_RULE_CGROUP))
-			return 1;
+	int root = !p->n_cgroups;
+
 	for (unsigned int i = 0; i < p->n_cgroups; i++)
-		if (!p->cgroups[i].level)
+		root |= !p->cgroups[i].level;
+	if (!root)
+		return 1;
+	if (p->ctl.default_plane != ISM_PLANE_TCP)
+		return 0;
+	for (unsigned int i = 0; i < p->n_rules; i++)
+		if (p->rules[i].plane != ISM_PLANE_TCP &&
+		    !(p->rules[i].flags & (ISM_RULE_PORT | ISM_RULE_COMM | ISM_RULE_CGROUP)))
 			return 0;
-	return p->n_cgroups > 0;
+	return 1;
 }
 
 void ism_rule_format(const struct ism_rule *r, char *buf, size_t len)
@@ -497,7 +565,10 @@ void ism_rule_format(const struct ism_rule *r, char *buf, size_t len)
 	if (r->flags & ISM_RULE_CIDR) {
 		int v4 = !memcmp(r->addr, v4_prefix, sizeof(v4_prefix)) && r->prefix >= 96;
 
-		ism_format_addr(r->addr, addr, sizeof(addr));
+		if (v4)
+			ism_format_addr(r->addr, addr, sizeof(addr));
+		else if (!inet_ntop(AF_INET6, r->addr, addr, sizeof(addr)))
+			strcpy(addr, "?");
 		PUT(" peer %s/%u", addr, v4 ? r->prefix - 96 : r->prefix);
 	}
 	if (r->flags & ISM_RULE_LOCAL)

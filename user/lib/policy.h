@@ -49,7 +49,8 @@ void ism_policy_init(struct ism_policy *p);
  * ism_policy_set() - one setting by name, as on the command line without the dashes
  * @key: cgroup, port, comm, peer, plane, default, max-conns, budget-bytes, budget-msgs,
  *       stream-run, stream-size, leave-run, mix-bytes, readers, spin, negative-ttl
- * Return: 0, -EINVAL or what looking a cgroup up returned; @err says why.
+ * Return: 0; -EINVAL for a bad name or value; -E2BIG for too many; what ism_cgroup_find() returned.
+ * @err says why.
  */
 int ism_policy_set(struct ism_policy *p, const char *key, const char *value, struct ism_err *err);
 

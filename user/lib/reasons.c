@@ -40,8 +40,10 @@ const struct ism_reason_info *ism_reason_parse(const char *what)
 	for (const struct ism_reason_info *r = table; r->name; r++)
 		if (!strcmp(r->name, what))
 			return r;
+	if (*what < '0' || *what > '9')
+		return NULL;
 	errno = 0;
-	code = strtoul(what, &end, 0);
+	code = strtoul(what, &end, strncmp(what, "0x", 2) ? 10 : 16);
 	if (errno || end == what || *end || code > 0xffff)
 		return NULL;
 	return ism_reason_find(code);

@@ -6,6 +6,7 @@
  */
 #define _GNU_SOURCE
 #include "selftest.h"
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <net/if.h>
@@ -157,6 +158,24 @@ static void conclude(struct ism_selftest *st)
 	}
 }
 
+#define CGROUP_PREFIX "ismredir-check-"
+
+/* Cgroups of self-tests that were killed: their names say whose they were. */
+static void sweep_dead(const char *mnt)
+{
+	DIR *d = opendir(mnt);
+	struct dirent *e;
+	int pid;
+
+	if (!d)
+		return;
+	while ((e = readdir(d)))
+		if (sscanf(e->d_name, CGROUP_PREFIX "%d", &pid) == 1 && kill(pid, 0) &&
+		    errno == ESRCH)
+			unlinkat(dirfd(d), e->d_name, AT_REMOVEDIR);
+	closedir(d);
+}
+
 static int make_cgroup(struct ism_cgroup *cg, struct ism_err *err)
 {
 	char mnt[400], path[512];
@@ -166,7 +185,8 @@ static int make_cgroup(struct ism_cgroup *cg, struct ism_err *err)
 		return ism_err_set(err, rc,
 				   "no cgroup v2 hierarchy is mounted: "
 				   "mount -t cgroup2 none /sys/fs/cgroup");
-	snprintf(path, sizeof(path), "%s/ismredir-check-%d", mnt, getpid());
+	sweep_dead(mnt);
+	snprintf(path, sizeof(path), "%s/" CGROUP_PREFIX "%d", mnt, getpid());
 	if (mkdir(path, 0755))
 		return ism_err_set(err, -errno, "self-test: mkdir %s: %s", path, strerror(errno));
 	return ism_cgroup_find(path, cg, err);

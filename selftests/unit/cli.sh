@@ -1,0 +1,451 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+#
+# The command line: help, prefixes, arguments, exit statuses, and errors as text and as JSON. Run as
+# `cli.sh BINARY`. Whatever could load something runs as a user without privileges, with a pin directory
+# that does not exist; nothing is ever loaded.
+
+set -u
+# shellcheck source-path=SCRIPTDIR source=counts.sh
+. "$(dirname "${BASH_SOURCE[0]}")/counts.sh"
+
+TMP=$(mktemp -d "${TMPDIR:-/tmp}/ismredir-cli-XXXXXX") || exit 1
+trap 'rm -rf "$TMP"' EXIT
+chmod 755 "$TMP"
+# the tree may be where others cannot look
+install -m 755 "${1:?usage: cli.sh BINARY}" "$TMP/ismredir" || exit 1
+install -d -m 1777 "$TMP/asan"
+export ISMREDIR_PIN_DIR=$TMP/pins
+export ASAN_OPTIONS=log_path=$TMP/asan/log UBSAN_OPTIONS=print_stacktrace=1 LC_ALL=C
+
+AS=() # who runs it
+if [ "$(id -u)" = 0 ]; then
+	NOBODY=(setpriv --reuid=65534 --regid=65534 --clear-groups --bounding-set=-all --inh-caps=-all --)
+else
+	NOBODY=()
+fi
+caps=$("${NOBODY[@]}" sed -n 's/^CapEff:[[:space:]]*//p' /proc/self/status)
+if [ -z "${caps//0/}" ] && [ -n "$caps" ]; then
+	UNPRIVILEGED=1
+else
+	UNPRIVILEGED=
+	skip "cannot shed privileges (CapEff $caps): arguments of load are left out"
+fi
+
+# ---------------------------------------------------------------- the checks
+
+# run ARGS... - sets rc, $TMP/out, $TMP/err
+run()
+{
+	timeout 60 "${AS[@]}" "$TMP/ismredir" "$@" >"$TMP/out" 2>"$TMP/err" </dev/null
+	rc=$?
+}
+
+shown()
+{
+	printf '%s; out: %s err: %s' "status $rc" "$(head -c 200 "$TMP/out")" "$(head -c 200 "$TMP/err")"
+}
+
+# is WHAT CONDITION...
+is()
+{
+	if "${@:2}" >/dev/null; then ok; else fail "$1: $(shown)"; fi
+}
+
+is_error_object()
+{
+	jq -es 'length == 1 and (.[0].error | type == "string" and length > 0)' "$TMP/out" >/dev/null 2>&1
+}
+
+# good NAME ARGS... - status 0 and nothing on stderr
+good()
+{
+	run "${@:2}"
+	if [ $rc -eq 0 ] && [ ! -s "$TMP/err" ]; then ok; else fail "$1: $(shown)"; fi
+}
+
+# good_json FILTER ARGS... - the same, and the one object on stdout satisfies FILTER
+good_json()
+{
+	run -j "${@:2}"
+	if [ $rc -eq 0 ] && [ ! -s "$TMP/err" ] && [ "$(wc -l <"$TMP/out")" -eq 1 ] &&
+		jq -es "length == 1 and (.[0] | $1)" "$TMP/out" >/dev/null 2>&1; then
+		ok
+	else
+		fail "-j ${*:2}: not $1: $(shown)"
+	fi
+}
+
+# bad STATUS PATTERN ARGS... - fails with STATUS; the message has PATTERN, on stderr, and as JSON under -j
+bad()
+{
+	local status=$1 pattern=$2
+
+	shift 2
+	run "$@"
+	if [ $rc -eq "$status" ] && [ ! -s "$TMP/out" ] && head -n 1 "$TMP/err" | grep -q '^ismredir: ' &&
+		grep -q -e "$pattern" "$TMP/err"; then
+		ok
+	else
+		fail "$*: wanted status $status and \"$pattern\": $(shown)"
+	fi
+	run -j "$@"
+	if [ $rc -eq "$status" ] && [ ! -s "$TMP/err" ] && is_error_object &&
+		jq -r .error "$TMP/out" | grep -q -e "$pattern"; then
+		ok
+	else
+		fail "-j $*: wanted status $status, one JSON error with \"$pattern\": $(shown)"
+	fi
+}
+
+# ---------------------------------------------------------------- commands
+
+COMMANDS=(check load unload status conns peers policy explain version help)
+
+test_help()
+{
+	local c
+
+	good "help" help
+	for c in "${COMMANDS[@]}"; do
+		is "help names $c" grep -q "^  $c " "$TMP/out"
+	done
+	is "help tells the exit statuses" grep -q 'Exit status: 0 ok, 1 failed, 2 usage' "$TMP/out"
+	cp "$TMP/out" "$TMP/help"
+	good "-h" -h
+	is "-h is help" cmp -s "$TMP/out" "$TMP/help"
+	for c in "${COMMANDS[@]}"; do
+		good "help $c" help "$c"
+		is "help $c is about $c" grep -q "^  $c " "$TMP/out"
+	done
+	run
+	is "no command is a usage error that shows help" [ "$rc" -eq 2 ]
+	is "no command shows help" cmp -s "$TMP/out" "$TMP/help"
+	bad 2 'unknown command "bogus"' help bogus
+	bad 2 'unexpected argument "status"' help load status
+}
+
+test_prefixes()
+{
+	local p
+
+	for p in v ve ver vers versi versio; do
+		good "$p" "$p"
+		is "$p is version" grep -q '^ismredir [0-9]' "$TMP/out"
+	done
+	for p in e ex; do
+		good "$p budget" "$p" budget
+	done
+	for p in h he; do
+		good "$p" "$p"
+	done
+	for p in ch co l u s pe po; do
+		good "help $p" help "$p"
+	done
+	bad 2 'ambiguous: check or conns' c
+	bad 2 'ambiguous: peers or policy' p
+	bad 2 'ambiguous' ''
+	bad 2 'unknown command "x"' x
+	bad 2 'unknown command "statusx"' statusx
+	bad 2 'unknown command "Status"' Status
+	bad 2 'ambiguous: peers or policy' help p
+}
+
+test_global_options()
+{
+	run -x version
+	is "-x is a usage error" [ "$rc" -eq 2 ]
+	is "-x prints nothing on stdout" [ ! -s "$TMP/out" ]
+	is "-x says what is wrong" [ -s "$TMP/err" ]
+	run -j -x version
+	is "-j -x is a usage error" [ "$rc" -eq 2 ]
+	is "-j -x: the error is JSON" is_error_object
+	good "-V" -V
+	is "-V is version" grep -q '^ismredir [0-9]' "$TMP/out"
+	good "-vv version" -vv version
+	run -p explain budget
+	is "-p is JSON" jq -e '.reasons[0].name == "budget"' "$TMP/out"
+	is "-p has lines" [ "$(wc -l <"$TMP/out")" -gt 3 ]
+	good_json '.version' version -vj
+	run version -p
+	is "version -p is pretty JSON" jq -e .version "$TMP/out"
+	is "version -p has lines" [ "$(wc -l <"$TMP/out")" -gt 3 ]
+	run -jp bogus
+	is "-jp: the error is JSON" is_error_object
+}
+
+test_version()
+{
+	good "version" version
+	is "version" grep -Eq '^ismredir [0-9]+\.[0-9]+\.[0-9]+$' "$TMP/out"
+	is "version tells the formats" grep -Eq '^map format 1, option version 1, libbpf ' "$TMP/out"
+	good_json '.version | test("^[0-9]+\\.[0-9]+\\.[0-9]+$")' version
+	good_json '.map_format == 1 and .option_version == 1' version
+	good_json ".pin_dir == \"$ISMREDIR_PIN_DIR\"" version
+	bad 2 'unexpected argument "x"' version x
+}
+
+# ---------------------------------------------------------------- explain
+
+test_explain()
+{
+	local code name
+
+	good_json '.reasons | length > 30' explain all
+	good_json '[.reasons[] | .code, .name] | length == (unique | length)' explain all
+	good_json 'all(.reasons[]; (.meaning | length > 0) and (.remedy | length > 0))' explain all
+	run -j explain all
+	cp "$TMP/out" "$TMP/all"
+	while read -r code name; do
+		run -j explain "$name"
+		cp "$TMP/out" "$TMP/by_name"
+		is "explain $name" jq -e ".reasons | length == 1 and .[0].code == $code" "$TMP/out"
+		run -j explain "$code"
+		is "explain $code is $name" cmp -s "$TMP/out" "$TMP/by_name"
+		run -j explain "$(printf '0x%04x' "$code")"
+		is "explain $code in hex is $name" cmp -s "$TMP/out" "$TMP/by_name"
+	done < <(jq -r '.reasons[] | "\(.code) \(.name)"' "$TMP/all")
+	good "explain budget" explain budget
+	is "explain tells code and name" grep -q '^0x0202 budget$' "$TMP/out"
+	is "explain tells the meaning" grep -q '^  meaning: ' "$TMP/out"
+	is "explain tells the remedy" grep -q '^  remedy: ' "$TMP/out"
+	good "explain none" explain none
+	is "explain shows every code the same way" grep -q '^0x0000 none$' "$TMP/out"
+	bad 2 'unknown reason "bogus"' explain bogus
+	bad 2 'unknown reason "0xffff"' explain 0xffff
+	bad 2 'unknown reason ""' explain ''
+	bad 2 'unknown reason "-1"' explain -1
+	bad 2 'expected one reason' explain
+	bad 2 'expected one reason' explain budget stream
+}
+
+# ---------------------------------------------------------------- arguments
+
+test_no_arguments_taken()
+{
+	local c
+
+	for c in check status peers policy version; do
+		bad 2 'unexpected argument "x"' "$c" x
+		bad 2 'unexpected argument "-l"' "$c" -l
+	done
+}
+
+test_conns_arguments()
+{
+	local p
+
+	for p in 0 65536 http 1-2 '' -1; do
+		bad 2 'bad port' conns port "$p"
+	done
+	bad 2 'bad plane "x"' conns plane x
+	bad 2 'bad netns' conns netns x
+	bad 2 'bad netns' conns netns ''
+	bad 2 'unknown filter "bogus"' conns bogus 1
+	bad 2 'unknown filter "-x"' conns -x 1
+	for p in port comm plane netns state; do
+		bad 2 "\"$p\" needs a value" conns "$p"
+		bad 2 "\"$p\" needs a value" conns -l comm x "$p"
+	done
+}
+
+test_unload_arguments()
+{
+	local t
+
+	for t in x '' -1 86401 nan inf 5s '1 2'; do
+		bad 2 'bad --timeout' unload --timeout "$t"
+		bad 2 'bad --timeout' unload --timeout="$t"
+	done
+	bad 2 'needs a value' unload --timeout
+	bad 2 'unknown option "x"' unload x
+	bad 2 'unknown option "--timeouts"' unload --timeouts 5
+	bad 2 'unknown option "-t"' unload -t 5
+}
+
+test_load_values()
+{
+	local v
+
+	for v in 0 65536 80-79 80- -80 http '' 1-2-3 '80 90'; do
+		bad 2 'bad port' load --port "$v"
+		bad 2 'bad port' load --port="$v"
+	done
+	for v in 1.2.3 10.0.0.0/33 ::/129 /8 localhost ''; do
+		bad 2 'bad peer' load --peer "$v"
+	done
+	for v in '' sixteen_chars___; do
+		bad 2 '1 to 15 characters' load --comm "$v"
+	done
+	for v in direct TCP ''; do
+		bad 2 'expected tcp or skmsg' load --plane "$v"
+		bad 2 'expected tcp or skmsg' load --default "$v"
+	done
+	for v in 0 1 16777217 x '' -5; do
+		bad 2 'bad max-conns' load --max-conns "$v"
+	done
+	for v in foo =1 ''; do
+		bad 2 'expected NAME=VALUE' load --set "$v"
+	done
+	bad 2 'unknown setting "bogus"' load --set bogus=1
+	bad 2 'bad budget-bytes "1"' load --set budget-bytes=1
+	bad 2 'bad spin ""' load --set spin=
+}
+
+test_load_options()
+{
+	local o
+
+	for o in cgroup port peer comm plane default max-conns config set; do
+		bad 2 "\-\-$o needs a value" load "--$o"
+		bad 2 "unknown option \"--${o}x\"" load "--${o}x" 1
+	done
+	bad 2 'unknown option "--replace=1"' load --replace=1
+	bad 2 'unknown option "x"' load x
+	bad 2 'unknown option "-q"' load -q 80
+	bad 2 'unknown option "--"' load --
+	bad 2 'bad port "0"' load --port 80 --comm x --port 0
+}
+
+test_load_limits()
+{
+	local args=() i
+
+	for i in {1..33}; do
+		args+=(--port "$i")
+	done
+	bad 2 'too many values of port, at most 32' load "${args[@]}"
+	args=()
+	for i in {1..9}; do
+		args+=(--port "$i" --comm "c$i")
+	done
+	bad 2 'more than 64 rules' load "${args[@]}"
+}
+
+# fails with 1 or 2 and says what and why
+test_load_places()
+{
+	local what
+
+	for what in "--cgroup /no/such/cgroup" "--config /no/such/file" "--cgroup /proc" "--config /"; do
+		# shellcheck disable=SC2086
+		run load $what
+		is "load $what fails" [ "$rc" -eq 1 -o "$rc" -eq 2 ]
+		is "load $what names it" grep -q "${what#* }" "$TMP/err"
+		is "load $what is not about privileges" [ "$(grep -c 'not permitted' "$TMP/err")" -eq 0 ]
+	done
+}
+
+test_load_config()
+{
+	local conf=$TMP/bad.conf
+
+	printf '[load]\nport = 80\n\nport = 70000\n' >"$conf"
+	bad 2 "$conf:4: bad port \"70000\"" load --config "$conf"
+	printf '[laod]\nport = 80\n' >"$conf"
+	bad 2 "$conf:2: unknown section \[laod\]" load --config="$conf"
+	printf '[load]\nport = 80\nwhat is this\n' >"$conf"
+	bad 2 "$conf:3: expected NAME = VALUE" load --port 90 --config "$conf"
+	printf '[rule a]\nport =\n' >"$conf"
+	bad 2 "$conf:2: \"port\" has no value" load --config "$conf"
+}
+
+# All is well but the user is nobody.
+test_no_privileges()
+{
+	local c
+
+	bad 1 'not permitted: run as root, or with CAP_BPF' load --port 80
+	bad 1 'not permitted' load --set budget-bytes=64k --default tcp --plane tcp --replace --skip-tests
+	bad 1 'not permitted' unload
+	bad 1 'not permitted' unload --timeout=0.5 --timeout 1
+	bad 1 'not permitted' check
+	for c in conns peers policy; do
+		run "$c"
+		is "$c as nobody fails" [ "$rc" -eq 1 ]
+		is "$c as nobody says why" grep -q '^ismredir: ' "$TMP/err"
+		run -j "$c"
+		is "-j $c as nobody fails" [ "$rc" -eq 1 ]
+		is "-j $c as nobody: the error is JSON" is_error_object
+	done
+}
+
+# ---------------------------------------------------------------- nothing is loaded
+
+test_not_loaded()
+{
+	good "status" status
+	is "status: not loaded is a state" grep -qx 'not loaded' "$TMP/out"
+	good_json '. == {"loaded": false}' status
+	bad 1 'not loaded' conns
+	bad 1 'not loaded' conns -l
+	bad 1 'not loaded' conns port 80 comm redis plane skmsg state established netns 1
+	bad 1 'not loaded' peers
+	bad 1 'not loaded' policy
+	bad 1 'not loaded' unload
+	bad 1 'not loaded' unload --timeout 1
+	is "nothing made the pin directory" [ ! -e "$ISMREDIR_PIN_DIR" ]
+}
+
+# A bpffs is wanted before anything is tried. Should something be tried: on a cgroup of our own.
+test_no_bpffs()
+{
+	local cg
+
+	cg=$(awk '/ - cgroup2 / { print $5; exit }' /proc/self/mountinfo)/ismredir-cli-$$
+	if ! mkdir "$cg" 2>/dev/null; then
+		skip "cannot make a cgroup: load without a bpffs is left out"
+		return
+	fi
+	bad 1 'is not a bpffs' load --cgroup "$cg" --port 80 --skip-tests
+	is "load left nothing" [ ! -e "$ISMREDIR_PIN_DIR" ]
+	is "the cgroup can be removed" rmdir "$cg"
+}
+
+# ---------------------------------------------------------------- all of it
+
+# stdout that cannot be written is a failure, not silence
+test_full_output()
+{
+	local c
+
+	[ -c /dev/full ] || return
+	for c in version help "explain all" "-j explain all"; do
+		# shellcheck disable=SC2086
+		timeout 60 "${AS[@]}" "$TMP/ismredir" $c >/dev/full 2>"$TMP/err" </dev/null
+		rc=$?
+		: >"$TMP/out"
+		is "$c to a full device fails" [ "$rc" -eq 1 ]
+	done
+}
+
+AS=("${NOBODY[@]}")
+test_help
+test_prefixes
+test_global_options
+test_version
+test_explain
+test_no_arguments_taken
+test_conns_arguments
+test_unload_arguments
+test_full_output
+if [ -n "$UNPRIVILEGED" ]; then
+	test_load_values
+	test_load_options
+	test_load_limits
+	test_load_places
+	test_load_config
+	test_no_privileges
+fi
+AS=()
+if [ "$(id -u)" = 0 ]; then
+	test_not_loaded
+	test_no_bpffs
+else
+	skip "not root: the states without a load are left out"
+fi
+for log in "$TMP"/asan/log*; do
+	[ -e "$log" ] || continue
+	fail "the sanitizer found: $(head -c 3000 "$log")"
+done
+print_counts
