@@ -316,6 +316,23 @@ static __always_inline int wants_offer(struct bpf_sock_ops *skops, struct ism_ct
 	return 1;
 }
 
+/*
+ * connect(AF_UNSPEC) ends a connection and keeps the socket, and since 5.16 the socket stays in the
+ * sockhash then (sock_map has no unhash handler): what was redirected and not read would be read as
+ * the first bytes of the next connection. Taking it out drops it, as tcp_disconnect() drops the rest.
+ */
+static __always_inline void forget_earlier(struct bpf_sock_ops *skops)
+{
+	struct ism_sk *st = own_storage(skops, 0);
+	__u64 token;
+
+	if (!st || !st->stale)
+		return;
+	token = st->stale;
+	st->stale = 0;
+	bpf_map_delete_elem(&socks, &token);
+}
+
 static __always_inline void on_connect(struct bpf_sock_ops *skops)
 {
 	struct ism_ctl *c = ism_ctl();
@@ -324,6 +341,7 @@ static __always_inline void on_connect(struct bpf_sock_ops *skops)
 	struct ism_sk *st;
 	__u64 token;
 
+	forget_earlier(skops);
 	if (!c || !tp || c->word != ISM_WORD_ON || !wants_offer(skops, c, tp))
 		return;
 	fill_conn(skops, &rec, tp);
@@ -444,6 +462,9 @@ static __always_inline void on_active(struct bpf_sock_ops *skops)
 	reason = read_answer(skops, token, &opt);
 	if (reason) {
 		note_smc(skops, 0);
+		/* 6.18 does not even ask for options on a SYN that it sends again. */
+		if (reason == ISM_R_NO_ANSWER && skops->total_retrans)
+			reason = ISM_R_SYN_RETRANS;
 		if (rec->reason == ISM_R_PENDING || reason != ISM_R_NO_ANSWER)
 			rec->reason = reason;
 		ism_count_reason(rec->reason);
@@ -473,6 +494,7 @@ static __always_inline void on_listen(struct bpf_sock_ops *skops)
 	struct ism_sk *st;
 	int one = 1, had = 0;
 
+	forget_earlier(skops);
 	st = own_storage(skops, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!c || !tp || !st || c->word != ISM_WORD_ON)
 		return;
@@ -681,34 +703,50 @@ static __always_inline void on_passive(struct bpf_sock_ops *skops)
 /* ---------------------------------------------------------------- leaving the sockhash */
 
 /*
- * An ACK for bytes that took TCP: the one moment at which BPF may take a socket out of a sockhash.
- * sk_psock_drop() throws away what was redirected here and not read, so that must be nothing, and
- * nobody may be about to add to it: the partner obeys LEAVING since before, and is seen outside
- * sendmsg() now.
+ * Take a LEAVING socket out. sk_psock_drop() throws away what was redirected here and not read, so
+ * that must be nothing, and nobody may be about to add to it: the partner obeys LEAVING since before,
+ * and is seen outside sendmsg() now.
  */
-static __always_inline void on_rtt(struct bpf_sock_ops *skops)
+static __always_inline void try_leave(struct bpf_sock_ops *skops, struct ism_conn *rec, __u64 token)
 {
-	struct tcp_sock *tp = full_sock(skops);
-	struct ism_conn *rec, *peer;
-	struct sock *psk;
-	__u64 token, peer_token;
+	__u64 peer_token = rec->peer;
+	struct ism_conn *peer = bpf_map_lookup_elem(&conns, &peer_token);
 
-	rec = own_conn(skops, &token);
-	if (!rec || !tp || !(rec->flags & ISM_CONN_LEAVING))
+	if (peer && ism_sk_cookie((struct sock *)peer->sk) == peer->cookie &&
+	    ism_busy_tasks(peer->sk))
 		return;
-	peer_token = rec->peer;
-	peer = bpf_map_lookup_elem(&conns, &peer_token);
-	if (peer) {
-		psk = (struct sock *)peer->sk;
-		if (ism_sk_cookie(psk) == peer->cookie && ism_busy_tasks(peer->sk))
-			return;
-	}
-	if (ism_unread((struct sock *)tp) || bpf_map_delete_elem(&socks, &token))
+	if (ism_unread((struct sock *)rec->sk) || bpf_map_delete_elem(&socks, &token))
 		return;
 	ism_set(rec, ISM_CONN_LEFT | ISM_CONN_PINNED);
 	ism_clear(rec, ISM_CONN_LEAVING);
 	rec->plane = ISM_PLANE_TCP;
 	bpf_sock_ops_cb_flags_set(skops, skops->bpf_sock_ops_cb_flags & ~BPF_SOCK_OPS_RTT_CB_FLAG);
+}
+
+/* An ACK for bytes that took TCP: the usual occasion. */
+static __always_inline void on_rtt(struct bpf_sock_ops *skops)
+{
+	__u64 token;
+	struct ism_conn *rec = own_conn(skops, &token);
+
+	if (rec && rec->flags & ISM_CONN_LEAVING)
+		try_leave(skops, rec, token);
+}
+
+/*
+ * Nothing is redirected once a side is shut down. Leaving right then spares a reader that goes on to
+ * sleep the EAGAIN that it would get when the ACK of its own FIN wakes it.
+ */
+static __always_inline void on_shutdown(struct bpf_sock_ops *skops)
+{
+	__u64 token;
+	struct ism_conn *rec = own_conn(skops, &token);
+
+	if (!rec || !(rec->flags & (ISM_CONN_ENROLLED | ISM_CONN_LEAVING)))
+		return;
+	ism_leave(rec);
+	rec->reason = ISM_R_SHUTDOWN;
+	try_leave(skops, rec, token);
 }
 
 /* ---------------------------------------------------------------- end of life */
@@ -732,6 +770,7 @@ static __always_inline void end_conn(const struct tcp_sock *tp, struct ism_sk *s
 	struct ism_stats *s = ism_stats();
 
 	st->token = 0;
+	st->stale = token;
 	if (!rec)
 		return;
 	if (s) {
@@ -759,6 +798,8 @@ static __always_inline void on_state(struct bpf_sock_ops *skops)
 	}
 	if (st->token && to == BPF_TCP_CLOSE)
 		end_conn(full_sock(skops), st);
+	else if (st->token && from == BPF_TCP_ESTABLISHED)
+		on_shutdown(skops);
 }
 
 /* ---------------------------------------------------------------- dispatch */

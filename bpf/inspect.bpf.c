@@ -78,6 +78,19 @@ static __always_inline void listener_view(struct ism_listener_view *v, const str
 	v->inode = sa ? BPF_CORE_READ(sa, vfs_inode.i_ino) : 0;
 }
 
+/* What the application asked for before load, which its connections inherit; see sockopt.bpf.c. */
+static __always_inline __u32 earlier_pin(const struct sock *sk)
+{
+	if (BPF_CORE_READ(sk, sk_rcvlowat) > 1)
+		return ISM_R_RCVLOWAT;
+	if (BPF_CORE_READ(sk, __sk_common.skc_flags) &
+	    1UL << bpf_core_enum_value(enum sock_flags, SOCK_ZEROCOPY))
+		return ISM_R_ZEROCOPY;
+	if (BPF_CORE_READ(sk, sk_max_pacing_rate) != ~0UL)
+		return ISM_R_PACING;
+	return BPF_CORE_READ(sk, sk_filter) ? ISM_R_FILTER : 0;
+}
+
 static __always_inline int arm(struct tcp_sock *tp, struct ism_listener_view *v)
 {
 	struct sock *sk = (struct sock *)tp;
@@ -101,6 +114,7 @@ static __always_inline int arm(struct tcp_sock *tp, struct ism_listener_view *v)
 		return -95;
 	}
 	fresh.cgroup = ism_sk_cgroup_id(sk);
+	fresh.pin = earlier_pin(sk);
 	fresh.flags |= had ? ISM_LISTENER_APP_SAVE_SYN : 0;
 	l = bpf_map_lookup_elem(&listeners, &v->key);
 	if (l)
@@ -108,6 +122,7 @@ static __always_inline int arm(struct tcp_sock *tp, struct ism_listener_view *v)
 	else if (bpf_map_update_elem(&listeners, &v->key, &fresh, BPF_NOEXIST))
 		return -28; /* ENOSPC */
 	st->listens = 1;
+	ism_count(listeners, 1);
 	return 0;
 }
 

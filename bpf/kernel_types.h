@@ -119,11 +119,14 @@ struct page_counter {
 };
 
 struct mem_cgroup {
-	struct page_counter memory;
 	struct page_counter tcpmem;
 };
 
-/* include/net/sock.h */
+/* include/net/sock.h; the numbers are the running kernel's, by CO-RE */
+enum sock_flags {
+	SOCK_ZEROCOPY = 0,
+};
+
 struct proto {
 	unsigned long *memory_pressure;
 };
@@ -131,6 +134,7 @@ struct proto {
 struct sock_common {
 	unsigned short skc_family;
 	volatile unsigned char skc_state;
+	unsigned long skc_flags;
 	__u32 skc_daddr;
 	__u32 skc_rcv_saddr;
 	__u16 skc_dport;
@@ -151,6 +155,9 @@ struct sock {
 		atomic_t rmem_alloc;
 	} sk_backlog;
 	int sk_rcvbuf;
+	int sk_rcvlowat;
+	unsigned long sk_max_pacing_rate;
+	void *sk_filter;
 	int sk_sndbuf;
 	__u8 sk_userlocks;
 	__u8 sk_shutdown;

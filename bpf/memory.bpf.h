@@ -2,8 +2,9 @@
 /*
  * Is there memory for a redirect? bpf_tcp_ingress() charges the receiver and, where that fails,
  * gives the *sender* ENOMEM, blocking or not (net/ipv4/tcp_bpf.c, net/core/sock.c
- * __sk_mem_raise_allocated()). TCP only slows down. So near a limit, of the host's tcp_mem or of
- * a memory cgroup at any level, the bytes take TCP.
+ * __sk_mem_raise_allocated()). TCP only slows down. So near a limit the bytes take TCP: of the host's
+ * tcp_mem, and of kmem.tcp of cgroup v1, at any level. A memory.max of cgroup v2 does not count: the
+ * charge happens in process context and reclaims (gfp_memcg_charge()), and page cache fills it always.
  */
 #ifndef ISMREDIR_MEMORY_BPF_H
 #define ISMREDIR_MEMORY_BPF_H
@@ -46,8 +47,6 @@ static __always_inline long memcg_room(const struct sock *sk)
 	m = (struct mem_cgroup *)((unsigned long)BPF_CORE_READ(sk, sk_memcg) & ~7UL);
 	if (!m)
 		return ISM_ROOM_AMPLE;
-	pages = counter_room((void *)m + bpf_core_field_offset(struct mem_cgroup, memory), pages);
-	/* cgroup v1 counts TCP memory apart. */
 	if (bpf_core_field_exists(m->tcpmem))
 		pages = counter_room((void *)m + bpf_core_field_offset(struct mem_cgroup, tcpmem),
 				     pages);

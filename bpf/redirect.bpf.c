@@ -103,8 +103,7 @@ static __always_inline int small_stream(struct verdict *v)
 		me->run++;
 		return 0;
 	}
-	if (++me->run >= v->ctl->leave_run)
-		ism_leave(me);
+	me->run++;
 	return 1;
 }
 
@@ -172,11 +171,6 @@ static __always_inline __u32 check_order(struct verdict *v)
 		return ISM_R_SHUTDOWN;
 	if (KREAD(struct tcp_sock, ptp, copied_seq) != write_seq)
 		return ISM_R_UNREAD_TCP;
-	if (v->me->flags & ISM_CONN_TCP_FIRST) {
-		if (write_seq == v->me->start_seq)
-			return ISM_R_FIRST;
-		ism_clear(v->me, ISM_CONN_TCP_FIRST);
-	}
 	return 0;
 }
 
@@ -197,8 +191,6 @@ static __always_inline __u32 check_reader(struct verdict *v)
 	reason = ism_plain_reader((__u64)psk);
 	if (!reason && v->ctl->readers == ISM_READERS_POLL && ism_sleepers((__u64)psk))
 		reason = ISM_R_BLOCKING;
-	if (reason && reason != ISM_R_PLAIN_READER)
-		ism_set(v->me, ISM_CONN_PINNED);
 	return reason;
 }
 
@@ -210,10 +202,7 @@ static __always_inline __u32 check_reader(struct verdict *v)
  */
 static __always_inline int is_duplex(struct verdict *v)
 {
-	if (v->ctl->readers == ISM_READERS_ANY || !ism_sleepers(v->me->sk))
-		return 0;
-	ism_set(v->me, ISM_CONN_PINNED);
-	return 1;
+	return v->ctl->readers != ISM_READERS_ANY && ism_sleepers(v->me->sk);
 }
 
 /* At the limit of a memory cgroup the connection had better be plain TCP from both ends. */
@@ -250,23 +239,41 @@ static __always_inline __u32 check_budget(struct verdict *v)
 	return check_memory(v);
 }
 
+/*
+ * What makes TCP the better way although a redirect would be in order. While redirected bytes lie
+ * unread it has to wait, for a reader that does not see those (splice(2), or one that sleeps in
+ * plain tcp_recvmsg()) would be given the later bytes first.
+ */
+static __always_inline __u32 check_preference(struct verdict *v)
+{
+	__u32 reason;
+
+	if (mostly_overflow(v))
+		return ISM_R_STREAM;
+	reason = small_stream(v) ? ISM_R_STREAM : check_reader(v);
+	if (!reason && is_duplex(v))
+		reason = ISM_R_DUPLEX;
+	if (!reason || ism_unread(v->psk))
+		return 0;
+	if (reason == ISM_R_STREAM && v->me->run >= v->ctl->leave_run)
+		ism_leave(v->me);
+	if (reason != ISM_R_STREAM && reason != ISM_R_PLAIN_READER)
+		ism_set(v->me, ISM_CONN_PINNED);
+	return reason;
+}
+
 static __always_inline __u32 decide(struct verdict *v)
 {
 	__u32 reason = check_pair(v);
 
-	if (reason)
-		return reason;
-	if (small_stream(v) || mostly_overflow(v))
-		return ISM_R_STREAM;
-	reason = check_order(v);
+	if (!reason)
+		reason = check_order(v);
 	if (!reason)
 		reason = check_budget(v);
 	if (!reason)
-		reason = check_reader(v);
+		reason = check_preference(v);
 	if (reason)
 		return reason;
-	if (is_duplex(v))
-		return ISM_R_DUPLEX;
 	if (ism_sends_oob()) {
 		ism_set(v->me, ISM_CONN_PINNED);
 		return ISM_R_URGENT;

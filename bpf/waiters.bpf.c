@@ -14,6 +14,7 @@ extern const void woken_wake_function __ksym;
 
 #if defined(__TARGET_ARCH_x86)
 #define ISM_SYS_SENDTO	 44
+#define ISM_SYS_RECVMMSG 299
 #define ISM_SYS_RECVFROM 45
 #define ISM_SYS_SENDMSG	 46
 #define ISM_SYS_RECVMSG	 47
@@ -30,6 +31,7 @@ static __always_inline __u32 regs_arg(const struct pt_regs *regs, int fourth)
 }
 #elif defined(__TARGET_ARCH_arm64)
 #define ISM_SYS_SENDTO	 206
+#define ISM_SYS_RECVMMSG 243
 #define ISM_SYS_RECVFROM 207
 #define ISM_SYS_SENDMSG	 211
 #define ISM_SYS_RECVMSG	 212
@@ -46,6 +48,7 @@ static __always_inline __u32 regs_arg(const struct pt_regs *regs, int fourth)
 }
 #elif defined(__TARGET_ARCH_s390)
 #define ISM_SYS_SENDTO	 369
+#define ISM_SYS_RECVMMSG 357
 #define ISM_SYS_RECVFROM 371
 #define ISM_SYS_SENDMSG	 370
 #define ISM_SYS_RECVMSG	 372
@@ -140,7 +143,7 @@ static __always_inline __u32 waiter_reason(__u64 task)
 
 	if (nr == ISM_SYS_SPLICE)
 		return ISM_R_SPLICE;
-	if (nr == ISM_SYS_RECVFROM && regs_arg(regs, 1) & MSG_WAITALL)
+	if ((nr == ISM_SYS_RECVFROM || nr == ISM_SYS_RECVMMSG) && regs_arg(regs, 1) & MSG_WAITALL)
 		return ISM_R_WAITALL;
 	if (nr == ISM_SYS_RECVMSG && regs_arg(regs, 0) & MSG_WAITALL)
 		return ISM_R_WAITALL;

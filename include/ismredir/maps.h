@@ -58,7 +58,6 @@ enum ism_conn_flags {
 	ISM_CONN_ESTABLISHED = 2, /* the handshake is over */
 	ISM_CONN_ENROLLED = 4, /* the socket is in the sockhash */
 	ISM_CONN_PINNED = 8, /* stays on TCP for the rest of its life, see @reason */
-	ISM_CONN_TCP_FIRST = 16, /* a byte must go by TCP and be read before the first redirect */
 	ISM_CONN_ANSWERED = 64, /* its offer is being answered */
 	ISM_CONN_LEAVING = 128, /* not redirected to any more, to be taken out of the sockhash */
 	ISM_CONN_LEFT = 256, /* taken out: the kernel's plain TCP from now on */
@@ -135,10 +134,12 @@ struct ism_conn {
  * struct ism_sk - what a socket remembers by itself
  * @token: key of its record in conns, 0 if it has none
  * @pin: enum ism_reason that keeps it on TCP from the start, 0 if none
+ * @stale: token of an earlier connection of this socket, under which it is still in the sockhash
  * @listens: it is counted in the listeners map
  */
 struct ism_sk {
 	__u64 token;
+	__u64 stale;
 	__u32 pin;
 	__u32 listens;
 };

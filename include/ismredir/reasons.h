@@ -54,7 +54,6 @@
 	R(SHUTDOWN, 0x0205, "shutdown", "one side is shut down or closing", "nothing to do")       \
 	R(PRESSURE, 0x0206, "pressure", "TCP memory of the host or of a memory cgroup is nearly used up",               \
 	  "raise net.ipv4.tcp_mem or the limit of the reader's memory cgroup")                                  \
-	R(FIRST, 0x0207, "first", "this direction starts with bytes on TCP", "nothing to do")      \
 	R(PLAIN_READER, 0x0208, "plain_reader", "the reader sleeps where only TCP can wake it",    \
 	  "it uses MSG_WAITALL or splice(2); nothing to do, exclude it by --comm to save the cost")\
 	R(DUPLEX, 0x0209, "duplex", "a task of the sending end sleeps in recv() on this socket",    \

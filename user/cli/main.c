@@ -18,7 +18,7 @@ static const struct cli_command commands[] = {
 	{ "check", "", "what this kernel can do, and why not", cmd_check },
 	{ "load",
 	  "[--cgroup PATH] [--port N[-M]] [--peer CIDR] [--comm NAME] [--plane tcp|skmsg]\n"
-	  "         [--config FILE] [--max-conns N] [--set NAME=VALUE] [--replace] [--skip-tests]",
+	  "         [--default tcp|skmsg] [--config FILE] [--max-conns N] [--set NAME=VALUE] [--replace] [--skip-tests]",
 	  "accelerate what is selected", cmd_load },
 	{ "unload", "[--timeout SECONDS]", "drain, detach and take everything away", cmd_unload },
 	{ "status", "", "planes, counters, fallbacks by reason", cmd_status },
@@ -82,13 +82,13 @@ static int cmd_help(struct cli *c, int argc, char **argv)
 		if (!cmd)
 			return CLI_USAGE;
 		print_command(cmd);
-		printf("See ismredir-%s(8).\n", cmd->name);
+		printf("See ismredir(8).\n");
 		return CLI_OK;
 	}
 	puts("Usage: ismredir [-j|-p] [-v] COMMAND [ARGS]\n\nCommands (a unique prefix is enough):");
 	for (size_t i = 0; i < N_COMMANDS; i++)
 		print_command(&commands[i]);
-	puts("\nOptions:\n  -j  JSON   -p  pretty JSON   -v  more, -vv with libbpf's messages\n"
+	puts("\nOptions:\n  -j  JSON   -p  pretty JSON   -vv  libbpf's messages, -vvv all of them\n"
 	     "Exit status: 0 ok, 1 failed, 2 usage.");
 	return CLI_OK;
 }

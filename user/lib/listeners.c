@@ -22,6 +22,7 @@
 #include "view.skel.h"
 
 #define MAX_NETNS 4096
+#define OWN_NETNS "/proc/self/ns/net"
 
 struct visit {
 	struct view_bpf *skel;
@@ -167,12 +168,13 @@ static int visit_netns(struct visit *v, int ns_fd)
 static int visit_once(struct visit *v, const char *path)
 {
 	struct stat st;
-	int fd = open(path, O_RDONLY | O_CLOEXEC), rc = 0;
+	int fd = open(path, O_RDONLY | O_CLOEXEC), rc = 0, own;
 
 	if (fd < 0)
 		return 0; /* the process is gone */
 	if (fstat(fd, &st))
 		goto out;
+	own = !strcmp(path, OWN_NETNS);
 	for (unsigned int i = 0; i < v->n_seen; i++)
 		if (v->seen[i] == st.st_ino)
 			goto out;
@@ -181,7 +183,7 @@ static int visit_once(struct visit *v, const char *path)
 		goto out;
 	}
 	v->seen[v->n_seen++] = st.st_ino;
-	rc = visit_netns(v, fd);
+	rc = visit_netns(v, own ? -1 : fd);
 out:
 	close(fd);
 	return rc;
@@ -230,7 +232,7 @@ static int visit_all(const struct ism_cgroup *cg, unsigned int n, int disarm, st
 	if (rc)
 		goto out;
 	v->prog = disarm ? v->skel->progs.ism_disarm : v->skel->progs.ism_arm;
-	rc = visit_once(v, "/proc/self/ns/net");
+	rc = visit_once(v, OWN_NETNS);
 	for (unsigned int i = 0; !rc && i < n; i++) {
 		rc = ism_cgroup_pids(cg[i].path, visit_pid, v);
 		if (rc == -ENOENT)

@@ -256,6 +256,12 @@ static int load_locked(const struct ism_policy *p, int reuse, struct ism_load_re
 		return rc;
 	if (reuse)
 		rc = ism_pins_reuse_maps(skel->obj, err);
+	if (!rc && reuse && p->max_conns_set &&
+	    bpf_map__max_entries(skel->maps.conns) != p->max_conns)
+		rc = ism_err_set(err, -EINVAL,
+				 "max-conns of a running load is %u and cannot change: "
+				 "`ismredir unload` first",
+				 bpf_map__max_entries(skel->maps.conns));
 	if (rc)
 		goto out;
 	rc = ismredir_bpf__load(skel);

@@ -125,7 +125,7 @@ void ism_policy_init(struct ism_policy *p)
 	p->max_conns = 65536;
 	p->ctl.word = ISM_WORD_OFF;
 	p->ctl.format = ISM_MAPS_FORMAT;
-	p->ctl.budget_bytes = 3 << 20;
+	p->ctl.budget_bytes = 2 << 20;
 	p->ctl.budget_msgs = 256;
 	p->ctl.stream_run = 16;
 	p->ctl.stream_size = 32768;
@@ -250,8 +250,10 @@ static int set_number(struct ism_policy *p, const char *key, const char *v)
 	};
 
 	for (size_t i = 0; i < sizeof(num) / sizeof(num[0]); i++)
-		if (!strcmp(key, num[i].key))
+		if (!strcmp(key, num[i].key)) {
+			p->max_conns_set |= num[i].to == &p->max_conns;
 			return parse_size(v, num[i].min, num[i].max, num[i].to);
+		}
 	return -ENOENT;
 }
 

@@ -18,7 +18,7 @@
  * @max_conns: entries of conns and socks
  * @ports, @comms, @peers: what --port, --comm and --peer selected, turned into rules at the end
  * @plane: plane of what is selected
- * @default_set: the default plane was given explicitly
+ * @default_set, @max_conns_set: given explicitly
  */
 struct ism_policy {
 	struct ism_cgroup cgroups[ISM_MAX_CGROUPS];
@@ -40,6 +40,7 @@ struct ism_policy {
 	unsigned int n_peers;
 	int plane;
 	int default_set;
+	int max_conns_set;
 };
 
 /** ism_policy_init() - nothing selected, tunables as measured best */

@@ -130,7 +130,7 @@ static int drain(unsigned int timeout_ms, struct ism_unload_result *ret, struct 
 		if (rc)
 			break;
 		if (!ret->conns)
-			ret->conns = s.live;
+			ret->conns = (s.live + 1) / 2; /* both ends are counted */
 		if (!s.busy)
 			s.senders_done = 1;
 		if (was_done && !s.unread)
