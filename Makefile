@@ -134,6 +134,8 @@ help:
 	@echo 'quickstart     demo: redis and iperf3, plain and accelerated (root)'
 	@echo 'check          all tests (root): check-unit, check-netns, check-apps'
 	@echo 'bench          side-by-side measurements into docs/ (root, minutes)'
+	@echo 'fuzz           libFuzzer targets, FUZZ_TIME=600 seconds each'
 	@echo 'lint           cppcheck, shellcheck, clang-format'
+	@echo 'man            manual pages into $(B)/man'
 	@echo 'install        to DESTDIR/PREFIX;  uninstall;  clean'
 	@echo 'Variables: V=1 shows commands, WERROR=1, B=, CC=, CLANG=, BPFTOOL='

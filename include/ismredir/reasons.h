@@ -11,6 +11,7 @@
 #ifndef ISMREDIR_REASONS_H
 #define ISMREDIR_REASONS_H
 
+/* clang-format off: a table */
 #define ISM_REASONS(R)                                                                             \
 	R(NONE, 0x0000, "none", "redirected, or nothing sent yet", "nothing to do")                \
 	R(PENDING, 0x0101, "pending", "the handshake is still under way",                          \
@@ -41,8 +42,6 @@
 	  "see `ismredir policy`")                                                                 \
 	R(NOT_LOCAL, 0x010e, "not_local", "the peer is neither loopback nor directly connected",   \
 	  "allow it with --peer CIDR")                                                             \
-	R(NOT_SELECTED, 0x010f, "not_selected", "this kernel needs an explicit selection",         \
-	  "select with --port, --comm or --cgroup; see `ismredir check`")                          \
 	R(UNREAD_TCP, 0x0201, "unread_tcp", "bytes given to TCP are not read by the peer yet",     \
 	  "passes by itself when the reader catches up")                                           \
 	R(BUDGET, 0x0202, "budget", "redirected and unread bytes are at their budget",             \
@@ -92,10 +91,9 @@
 	R(INSERT, 0x0403, "insert", "the kernel refused the socket for the sockhash",              \
 	  "MPTCP subflows and sockets with an upper layer protocol are refused")                   \
 	R(NO_STORAGE, 0x0404, "no_storage", "no memory for the socket's record", "free memory")    \
-	R(FIONREAD, 0x0405, "fionread", "this kernel reports FIONREAD 0 for sockets in a sockhash",\
-	  "a kernel with the fix of mid 2026, or select only programs that do not use FIONREAD")   \
 	R(DRAIN, 0x0501, "drain", "ismredir is being unloaded", "nothing to do")                   \
 	R(OFF, 0x0502, "off", "redirection is switched off", "`ismredir load --replace`")
+/* clang-format on */
 
 enum ism_reason {
 #define ISM_REASON_ENUM(sym, code, name, text, todo) ISM_R_##sym = code,

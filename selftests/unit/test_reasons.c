@@ -95,7 +95,7 @@ Test(reasons, numbers_that_are_out_in_the_world)
 	cr_expect_eq(ISM_R_BUDGET, 0x0202);
 	cr_expect_eq(ISM_R_URGENT, 0x0301);
 	cr_expect_eq(ISM_R_MAP_FULL, 0x0401);
-	cr_expect_eq(ISM_R_FIONREAD, 0x0405);
+	cr_expect_eq(ISM_R_NO_STORAGE, 0x0404);
 	cr_expect_eq(ISM_R_DRAIN, 0x0501);
 	cr_expect_eq(ISM_R_OFF, 0x0502);
 }
