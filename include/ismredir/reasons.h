@@ -11,7 +11,7 @@
 #ifndef ISMREDIR_REASONS_H
 #define ISMREDIR_REASONS_H
 
-/* clang-format off: a table */
+/* clang-format off */
 #define ISM_REASONS(R)                                                                             \
 	R(NONE, 0x0000, "none", "redirected, or nothing sent yet", "nothing to do")                \
 	R(PENDING, 0x0101, "pending", "the handshake is still under way",                          \
