@@ -119,7 +119,7 @@ lint:
 	$(Q)cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,portability --inline-suppr \
 		--suppress=missingIncludeSystem '-DLIBBPF_OPTS(t,n,...)=struct t n={0}' \
 		-Iinclude -Iuser/lib user
-	$(Q)git ls-files '*.sh' .ci/run | xargs shellcheck -x
+	$(Q)git ls-files '*.sh' .ci/run | xargs shellcheck -x -P SCRIPTDIR
 	$(Q)$(MAKE) --no-print-directory format-check
 
 format-check:

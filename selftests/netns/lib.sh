@@ -8,6 +8,9 @@
 # not end is found there, and so the test fails. Variables of the box, all exported for hooks:
 #   NS    network namespace with lo up        CG    cgroup that is loaded
 #   OUT   cgroup that is not                  DIR   scratch directory
+#
+# Used by the test files that source this: variables, and functions with arguments.
+# shellcheck disable=SC2034,SC2119,SC2120
 
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 export HERE
