@@ -135,6 +135,7 @@ help:
 	@echo 'check          all tests (root): check-unit, check-netns, check-apps'
 	@echo 'bench          side-by-side measurements into docs/ (root, minutes)'
 	@echo 'fuzz           libFuzzer targets, FUZZ_TIME=600 seconds each'
+	@echo 'soak           verified streams with random options, SOAK_STREAMS=100'
 	@echo 'lint           cppcheck, shellcheck, clang-format'
 	@echo 'man            manual pages into $(B)/man'
 	@echo 'install        to DESTDIR/PREFIX;  uninstall;  clean'

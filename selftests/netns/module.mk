@@ -35,8 +35,14 @@ $(NETNS_TOOLS):
 
 -include $(wildcard $(NETNS)/*.d)
 
-.PHONY: netns-tools check-netns
+SOAK_STREAMS ?= 100
+
+.PHONY: netns-tools check-netns soak
 netns-tools: $(NETNS_TOOLS)
 
 check-netns: $(B)/ismredir $(NETNS_TOOLS)
 	$(Q)B=$(abspath $(B)) selftests/netns/run.sh
+
+# Streams with random options, for as long as one likes.
+soak: $(B)/ismredir $(NETNS_TOOLS)
+	$(Q)B=$(abspath $(B)) RANDOM_STREAMS=$(SOAK_STREAMS) selftests/netns/run.sh -v -k streams_random
