@@ -34,7 +34,7 @@ WERROR	?= $(if $(CI),1,0)
 WARN	:= -Wall -Wextra $(if $(filter 1,$(WERROR)),-Werror)
 CFLAGS	?= -O2 -g
 OWN_CFLAGS = -std=gnu11 $(WARN) -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fPIE -Iinclude \
-	     -Iuser -Iuser/lib -I$(B) -DISM_VERSION='"$(VERSION)"' $(PKG_CFLAGS) $(HAVE)
+	     -Iuser -Iuser/lib -I$(B) -DISM_VERSION='"$(VERSION)"' $(PKG_CFLAGS)
 LDLIBS_ALL = $(PKG_LIBS) -lpthread
 BPF_CFLAGS = -g -O2 -target bpf -mcpu=v3 -D__TARGET_ARCH_$(ARCH) $(WARN) -Wno-unused-parameter \
 	     -idirafter /usr/include/$(MULTI) -Iinclude -Ibpf
@@ -43,10 +43,6 @@ BPF_CFLAGS = -g -O2 -target bpf -mcpu=v3 -D__TARGET_ARCH_$(ARCH) $(WARN) -Wno-un
 ifneq ($(filter-out clean deps help,$(or $(MAKECMDGOALS),all)),)
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS))
 PKG_LIBS := $(shell pkg-config --libs $(PKGS)) -lelf -lz
-# Newer libbpf has the sockmap link call; older ones take the system call as it is.
-probe = $(shell printf 'char $(1)(void); int main(void) { return $(1)(); }' | \
-	$(CC) -x c - -o /dev/null -lbpf 2>/dev/null && echo -DHAVE_$(2))
-HAVE := $(call probe,bpf_program__attach_sockmap,ATTACH_SOCKMAP)
 endif
 
 LIB_SRC	:= $(wildcard user/lib/*.c)
