@@ -217,7 +217,7 @@ test_unload_sleeping_reader()
 {
 	needs_plane
 	load
-	spawn sleeper in_ns "$B/netns/traffic" pair --cgroup "$CG" --eagain-ok --c2s 3000000 \
+	spawn sleeper in_ns "$B/netns/traffic" pair --cgroup "$CG" --eagain-ok --io poll --c2s 3000000 \
 		--sizes 60000 --side server --sleep-rx 6000
 	within 10 backlog || fail "no backlog: $(ism conns)"
 	expect 1 ism unload --timeout 1
@@ -238,7 +238,7 @@ test_load_while_draining()
 {
 	needs_plane
 	load
-	spawn sleeper in_ns "$B/netns/traffic" pair --cgroup "$CG" --eagain-ok --c2s 3000000 \
+	spawn sleeper in_ns "$B/netns/traffic" pair --cgroup "$CG" --eagain-ok --io poll --c2s 3000000 \
 		--sizes 60000 --side server --sleep-rx 5000
 	within 10 backlog || fail "no backlog: $(ism conns)"
 	expect 1 ism unload --timeout 0

@@ -375,7 +375,7 @@ random_options()
 	for side in server client; do
 		echo "--side $side --io $(one_of threads fork poll lt et) --send $(one_of write writev more)"
 		echo "--recv $(one_of read readv peek mixed) --sizes $(one_of "${sizes[@]}")"
-		echo "--read-sizes $(one_of "${sizes[@]}") --sockopt nodelay=$((RANDOM % 2))"
+		echo "--read-sizes $(one_of small log page big mix) --sockopt nodelay=$((RANDOM % 2))"
 		one_of "" "--pause-tx $((RANDOM % (pause + 1))):$((1 + RANDOM % 10))"
 		one_of "" "--pause-rx $((RANDOM % (pause + 1))):$((1 + RANDOM % 10))"
 		one_of "" "" "--sleep-rx $((RANDOM % 500))"

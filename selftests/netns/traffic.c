@@ -82,13 +82,17 @@ _Noreturn void peer_gone(const struct end *e, const char *doing, int err)
 		err ? strerror(err) : "end of stream", doing);
 }
 
+/* Of both sides: who waits for a slow partner is not stuck. */
 static uint64_t progress(void)
 {
-	uint64_t sum = shared->extra[own] + shared->round[own];
+	uint64_t sum = 0;
 
-	for (unsigned int i = 0; i < opt.conns; i++)
-		sum += shared->ends[own][i].tx.pos + shared->ends[own][i].rx.pos +
-		       shared->ends[own][i].zc_done;
+	for (int who = 0; who < 2; who++) {
+		sum += shared->extra[who] + shared->round[who];
+		for (unsigned int i = 0; i < opt.conns; i++)
+			sum += shared->ends[who][i].tx.pos + shared->ends[who][i].rx.pos +
+			       shared->ends[who][i].zc_done;
+	}
 	return sum;
 }
 
