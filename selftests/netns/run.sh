@@ -145,7 +145,8 @@ show()
 	sed 's/^/     | /' "$@" | tail -n 60
 }
 
-# run_test NAME
+# run_test NAME - a test that fails gets a second try, shown, because who wakes first is not in our
+# hands: whether a task sleeps in recv() when another sends decides about acceleration (reason duplex)
 run_test()
 {
 	local name=$1 rc=0 start=$SECONDS mark="ismredir test $RUN.$1.$RANDOM" pid
@@ -168,6 +169,12 @@ run_test()
 	if [ $rc = 77 ] && [ ! -s "$DIR/left" ]; then
 		report skip "$name" "$(cat "$DIR/skipped")"
 	elif [ $rc != 0 ] || [ -s "$DIR/left" ] || [ -s "$DIR/dmesg" ]; then
+		if [ -z "${2:-}" ] && [ ! -s "$DIR/left" ] && [ ! -s "$DIR/dmesg" ]; then
+			report once "$name" "failed at first; a second try decides"
+			show "$DIR/log"
+			run_test "$name" again
+			return
+		fi
 		report FAIL "$name" "$((SECONDS - start)) s"
 		show "$DIR/log" "$DIR/left" "$DIR/dmesg" 2>/dev/null
 	else
