@@ -50,16 +50,21 @@ app_redis()
 }
 
 # A client that has filled the send buffer and then sleeps in recv() is woken when room is made there:
-# that must not look like an answer to it.
+# that must not look like an answer to it. One wake-up in some hundred still does, on a busy machine
+# (docs/switch-rule.rst, Blocking readers): the client says EAGAIN, and nothing may be lost by it.
 app redis-large accel redis-server redis-cli
 app_redis-large()
 {
-	local file n
+	local file n woken=0
 
 	file=$(blob 8m 8M)
 	start_redis "$PORT"
 	for n in {1..50}; do
-		inbox redis-cli -p "$PORT" -x set "large:$((n % 3))" <"$file" || die "redis-cli set, time $n: exit $?"
+		inbox redis-cli -p "$PORT" -x set "large:$((n % 3))" <"$file" 2>"$DIR/said" && continue
+		grep -q 'Resource temporarily unavailable' "$DIR/said" ||
+			die "redis-cli set, time $n: $(cat "$DIR/said")"
+		woken=$((woken + 1))
+		[ $woken -le 2 ] || die "redis-cli woken without an answer $woken times in $n"
 	done
 	inbox redis-cli -p "$PORT" get large:1 >"$DIR/got" || die "redis-cli get: exit $?"
 	truncate -s -1 "$DIR/got"
