@@ -42,6 +42,10 @@
 	  "see `ismredir policy`")                                                                 \
 	R(NOT_LOCAL, 0x010e, "not_local", "the peer is neither loopback nor directly connected",   \
 	  "allow it with --peer CIDR")                                                             \
+	R(DIRECT_WAIT, 0x010f, "direct_wait", "both ends can use rings; not attached yet",         \
+	  "attached after some messages; `ismredir run --after` says how many")                    \
+	R(NOT_DIRECT, 0x0110, "not_direct", "a rule says direct, and an end cannot use rings",     \
+	  "start both programs by `ismredir run`")                                                 \
 	R(UNREAD_TCP, 0x0201, "unread_tcp", "bytes given to TCP are not read by the peer yet",     \
 	  "passes by itself when the reader catches up")                                           \
 	R(BUDGET, 0x0202, "budget", "redirected and unread bytes are at their budget",             \
@@ -59,6 +63,10 @@
 	  "the kernel would give that task EAGAIN; load with --set readers=any to allow it")       \
 	R(BLOCKING, 0x020a, "blocking", "the reader sleeps in recv() and readers=poll is set",      \
 	  "load with --set readers=safe")                                                          \
+	R(PEER_FROZEN, 0x020b, "peer_frozen", "the partner reads its ring no more",                \
+	  "see the partner's record for its reason")                                               \
+	R(DETACHED, 0x020c, "detached", "the rings of this connection were given back",            \
+	  "nothing to do; the connection goes on by TCP")                                          \
 	R(URGENT, 0x0301, "urgent", "the application sent urgent data (MSG_OOB)",                  \
 	  "urgent data exists only on TCP")                                                        \
 	R(RCVLOWAT, 0x0302, "rcvlowat", "the application set SO_RCVLOWAT above 1",                 \
@@ -84,6 +92,20 @@
 	  "splice does not see redirected bytes")                                                  \
 	R(PEER_PINNED, 0x030d, "peer_pinned", "the partner keeps this connection on TCP",          \
 	  "see the partner's record for its reason")                                               \
+	R(EXEC, 0x030e, "exec", "the process that held the rings called exec()",                   \
+	  "nothing to do; the new program goes on by TCP")                                         \
+	R(FD_PASSED, 0x030f, "fd_passed", "the socket was sent to another process",                \
+	  "only the process that holds the rings can use them")                                    \
+	R(IO_URING, 0x0310, "io_uring", "the socket is used through io_uring",                     \
+	  "io_uring works inside the kernel; use the skmsg plane")                                 \
+	R(STDIO, 0x0311, "stdio", "the socket is behind a FILE of the C library",                  \
+	  "use read() and write(), or the skmsg plane")                                            \
+	R(ERRQUEUE, 0x0312, "errqueue", "the application reads the error queue",                   \
+	  "it describes TCP segments; nothing to do")                                              \
+	R(SHARED, 0x0313, "shared", "several processes use the socket",                            \
+	  "nothing to do; the connection goes on by TCP")                                          \
+	R(SPAWN, 0x0314, "spawn", "the socket was inherited by a spawned program",                 \
+	  "open sockets with SOCK_CLOEXEC")                                                        \
 	R(MAP_FULL, 0x0401, "map_full", "the connection table is full",                            \
 	  "load with a larger --max-conns")                                                        \
 	R(FOREIGN_SOCKMAP, 0x0402, "foreign_sockmap", "another tool's sockmap holds the socket",    \
@@ -91,6 +113,14 @@
 	R(INSERT, 0x0403, "insert", "the kernel refused the socket for the sockhash",              \
 	  "MPTCP subflows and sockets with an upper layer protocol are refused")                   \
 	R(NO_STORAGE, 0x0404, "no_storage", "no memory for the socket's record", "free memory")    \
+	R(NO_DAEMON, 0x0405, "no_daemon", "ismredird does not run or does not answer",             \
+	  "start ismredird")                                                                       \
+	R(DAEMON_REFUSED, 0x0406, "daemon_refused", "ismredird refused the rings",                 \
+	  "see its log, its limits, and `ismredir status`")                                        \
+	R(HOSTILE, 0x0407, "hostile", "the partner wrote nonsense into the ring",                  \
+	  "a bug or an attack in the partner process; look at it")                                 \
+	R(NO_FDS, 0x0408, "no_fds", "no file descriptors are left",                                \
+	  "raise the limit of open files (ulimit -n)")                                             \
 	R(DRAIN, 0x0501, "drain", "ismredir is being unloaded", "nothing to do")                   \
 	R(OFF, 0x0502, "off", "redirection is switched off", "`ismredir load --replace`")
 /* clang-format on */
