@@ -23,7 +23,7 @@
 #include <linux/types.h>
 
 #define ISM_PIN_DIR	"/sys/fs/bpf/ismredir"
-#define ISM_MAPS_FORMAT 1 /* bumped when a layout below changes: --replace refuses another one */
+#define ISM_MAPS_FORMAT 2 /* bumped when a layout below changes: --replace refuses another one */
 
 /* Who moves the bytes. */
 enum ism_plane {
@@ -61,6 +61,8 @@ enum ism_conn_flags {
 	ISM_CONN_ANSWERED = 64, /* its offer is being answered */
 	ISM_CONN_LEAVING = 128, /* not redirected to any more, to be taken out of the sockhash */
 	ISM_CONN_LEFT = 256, /* taken out: the kernel's plain TCP from now on */
+	ISM_CONN_DIRECT_ONLY = 512, /* a rule says direct: never enrolled */
+	ISM_CONN_ATTACHED = 1024, /* its process has attached rings, now or earlier */
 };
 
 /**
@@ -88,8 +90,11 @@ enum ism_conn_flags {
  * @family: AF_INET or AF_INET6 (a v4-mapped connection is AF_INET)
  * @lport, @rport: host order
  * @role: enum ism_role
- * @plane: enum ism_plane of the connection: skmsg while both ends are enrolled and not pinned
+ * @plane: enum ism_plane of the connection: skmsg while both ends are enrolled and not pinned, direct
+ *         while its process says that rings are attached
  * @last: enum ism_plane that the last message sent by this end took
+ * @caps, @peer_caps: enum ism_opt_caps of this end and of its partner, agreed on in the handshake;
+ *       @peer_caps of an active end are the passive end's @caps from ISM_CONN_ANSWERED on
  * @flags: enum ism_conn_flags
  * @laddr, @raddr: network order; IPv4 in the first 4 bytes
  */
@@ -123,7 +128,9 @@ struct ism_conn {
 	__u8 role;
 	__u8 plane;
 	__u8 last;
-	__u8 pad;
+	__u8 caps;
+	__u8 peer_caps;
+	__u8 pad[7];
 	__u32 flags;
 	__u8 laddr[16];
 	__u8 raddr[16];
@@ -136,12 +143,15 @@ struct ism_conn {
  * @pin: enum ism_reason that keeps it on TCP from the start, 0 if none
  * @stale: token of an earlier connection of this socket, under which it is still in the sockhash
  * @listens: it is counted in the listeners map
+ * @caps: enum ism_opt_caps that its process claimed by ISM_SO_CAPS (sockctl.h)
  */
 struct ism_sk {
 	__u64 token;
 	__u64 stale;
 	__u32 pin;
-	__u32 listens;
+	__u8 listens;
+	__u8 caps;
+	__u16 pad;
 };
 
 /**
@@ -167,6 +177,7 @@ enum ism_listener_flags {
  * @pid, @uid, @comm: who listens
  * @pin: enum ism_reason that keeps its connections on TCP, 0 if none
  * @flags: enum ism_listener_flags
+ * @direct: of @refs, sockets whose process can use rings; only when all can, connections may
  */
 struct ism_listener {
 	__u64 cgroup;
@@ -177,7 +188,7 @@ struct ism_listener {
 	__u32 uid;
 	__u32 pin;
 	__u32 flags;
-	__u32 pad;
+	__u32 direct;
 	char comm[16];
 };
 
@@ -241,7 +252,8 @@ enum ism_rule_flags {
  * @flags: which of the other fields apply
  * @cgroup_level: depth of @cgroup below the root of the hierarchy
  * @port_lo, @port_hi: the server's port, inclusive, host order
- * @plane: enum ism_plane for a connection that matches
+ * @plane: for a connection that matches: tcp; skmsg, the best plane that both ends can; direct, rings
+ *         or nothing
  * @prefix: CIDR length in bits of the 128-bit form
  * @addr: CIDR address, network order; IPv4 as ::ffff:a.b.c.d
  * @comm: command name of either end
@@ -265,7 +277,7 @@ struct ism_rule {
  * @epoch: see struct ism_neg
  * @format: ISM_MAPS_FORMAT of whoever created the maps
  * @n_rules: rules in use
- * @default_plane: enum ism_plane when no rule matches
+ * @default_plane: the same when no rule matches
  * @budget_bytes: redirected and unread bytes per direction before TCP takes over
  * @budget_msgs: the same in messages
  * @stream_run: sends in a row, nothing received between, after which small messages take TCP
@@ -311,6 +323,8 @@ struct ism_stats {
 	__u64 redir_bytes;
 	__u64 redir_msgs;
 	__u64 tcp_bytes;
+	__u64 direct_pairs; /* connections whose ends can both use rings, counted at the passive end */
+	__u64 direct; /* of these, those that ever attached them */
 };
 
 /* Slot of a reason in the `reasons` map: group and number packed into 8 bits. */

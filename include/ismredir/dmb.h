@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The Direct Memory Buffer: what lies where in the memory that one side reads and the other writes.
+ *
+ * One DMB per connection and direction. The *owner* reads it and never writes; its *partner* writes it
+ * and never reads, so it works on fabrics where a remote peer can only write (ISM move_data) and on
+ * mapped memory alike. Integers are little-endian; every field that changes is stored and loaded as a
+ * whole. docs/ring.rst describes the protocol.
+ *
+ *   0     128  static   struct ism_dmb_static, written once by whoever registers the DMB
+ *   128    64  line A   struct ism_dmb_tx, written by the partner's sending side
+ *   192    64  line B   struct ism_dmb_rx, written by the partner's receiving side
+ *   256   128  stats    struct ism_dmb_stats, the partner's counters, for display only
+ *   4096   ..  ring     ring_size bytes, a power of two
+ *
+ * Nothing in here is trusted by the owner: the geometry it uses comes from ismredird, each shared word
+ * is read once, and a cursor outside its window ends the ring (user/lib/ring.h).
+ */
+#ifndef ISMREDIR_DMB_H
+#define ISMREDIR_DMB_H
+
+#include <linux/types.h>
+
+#define ISM_DMB_MAGIC	 0x42444d49u /* "IMDB", little endian */
+#define ISM_DMB_VERSION	 1
+#define ISM_DMB_TX_OFF	 128
+#define ISM_DMB_RX_OFF	 192
+#define ISM_DMB_STATS_OFF 256
+#define ISM_DMB_RING_OFF 4096
+#define ISM_RING_MIN	 (64u << 10)
+#define ISM_RING_MAX	 (64u << 20)
+
+/**
+ * struct ism_dmb_static - written once, before anybody else sees the DMB
+ * @magic, @version: ISM_DMB_MAGIC, ISM_DMB_VERSION
+ * @header_len: ISM_DMB_RING_OFF
+ * @length: bytes of the whole DMB
+ * @ring_off, @ring_size: the ring
+ * @token: DMB token of the owner's connection end
+ * @owner_gid, @partner_gid: who may read, who may write
+ */
+struct ism_dmb_static {
+	__u32 magic;
+	__u16 version;
+	__u16 header_len;
+	__u64 length;
+	__u32 ring_off;
+	__u32 ring_size;
+	__u64 token;
+	__u8 owner_gid[16];
+	__u8 partner_gid[16];
+	__u8 reserved[64];
+};
+
+/* The producer word: cursor and flags in one store, so data and end can never be seen apart. */
+#define ISM_PROD_FIN	0x01 /* no byte will follow: the writer shut down or closed */
+#define ISM_PROD_ABORT	0x02 /* the connection was aborted by the writer: reset after the data */
+#define ISM_PROD_TCP	0x04 /* the bytes that follow the cursor are on the TCP connection */
+#define ISM_PROD_REWIND 0x08 /* toggles each time the writer, seeing the ring empty, rounds the cursor up */
+#define ISM_PROD_FLAGS	0xff
+#define ISM_PROD_SHIFT	8
+#define ISM_PROD(cursor, flags) ((__u64)(cursor) << ISM_PROD_SHIFT | ((flags)&ISM_PROD_FLAGS))
+
+/* The state in the high half of struct ism_dmb_rx.tcp. */
+#define ISM_RX_READY   (1ULL << 32) /* reads the ring; until then everything takes TCP */
+#define ISM_RX_READING (1ULL << 33) /* may be inside recv() on the TCP socket: do not go back to the ring */
+#define ISM_RX_FROZEN  (1ULL << 34) /* will never read the ring again from its consumer cursor on */
+#define ISM_RX_CLOSED  (1ULL << 35) /* closed: nobody will read */
+#define ISM_RX_SEQ(w)  ((__u32)(w))
+
+/**
+ * struct ism_dmb_tx - line A, what the partner says as a sender; one cache line
+ * @prod: ISM_PROD(cursor, flags) of the ring in this DMB
+ * @cpu: CPU on which the partner last ran
+ * @want_space: nonzero while the partner sleeps for space in this ring: changes with each sleep, and
+ *              the owner rings once for each value. 0: does not sleep.
+ */
+struct ism_dmb_tx {
+	__u64 prod;
+	__u32 cpu;
+	__u32 want_space;
+	__u8 reserved[48];
+};
+
+/**
+ * struct ism_dmb_rx - line B, what the partner says as a receiver; one cache line
+ * @cons: its consumer cursor in the ring of *its own* DMB
+ * @tcp: low half: TCP sequence number up to which its application has read; high half: ISM_RX_*
+ * @want_data: nonzero while it sleeps for data, a new value for each sleep; 0: does not sleep
+ */
+struct ism_dmb_rx {
+	__u64 cons;
+	__u64 tcp;
+	__u32 want_data;
+	__u32 pad;
+	__u8 reserved[40];
+};
+
+/**
+ * struct ism_dmb_stats - the partner's own counters; shown, never acted on
+ * @tx_bytes, @tx_msgs: sent through this ring
+ * @rx_bytes, @rx_msgs: received through the ring of the partner's own DMB
+ * @tcp_tx_bytes, @tcp_rx_bytes: sent and received on TCP since the rings were attached
+ * @switches: how often its sending side changed between TCP and ring
+ * @spins: waits that ended while spinning; @sleeps: waits that slept
+ * @doorbells: doorbells that it rang
+ * @timeouts: sleeps that only the safety timeout ended: must be 0
+ * @reason: enum ism_reason why its sending side is on TCP, 0 on the ring
+ * @pid: the process that wrote last
+ */
+struct ism_dmb_stats {
+	__u64 tx_bytes;
+	__u64 tx_msgs;
+	__u64 rx_bytes;
+	__u64 rx_msgs;
+	__u64 tcp_tx_bytes;
+	__u64 tcp_rx_bytes;
+	__u64 switches;
+	__u64 spins;
+	__u64 sleeps;
+	__u64 doorbells;
+	__u64 timeouts;
+	__u32 reason;
+	__u32 pid;
+	__u8 reserved[32];
+};
+
+/* Where the parts are. @dmb is the start of the mapping. */
+static inline struct ism_dmb_tx *ism_dmb_tx(const void *dmb)
+{
+	return (struct ism_dmb_tx *)((__u8 *)dmb + ISM_DMB_TX_OFF);
+}
+
+static inline struct ism_dmb_rx *ism_dmb_rx(const void *dmb)
+{
+	return (struct ism_dmb_rx *)((__u8 *)dmb + ISM_DMB_RX_OFF);
+}
+
+static inline struct ism_dmb_stats *ism_dmb_stats(const void *dmb)
+{
+	return (struct ism_dmb_stats *)((__u8 *)dmb + ISM_DMB_STATS_OFF);
+}
+
+static inline __u8 *ism_dmb_ring(const void *dmb)
+{
+	return (__u8 *)dmb + ISM_DMB_RING_OFF;
+}
+
+/* Bytes of a whole DMB with a ring of @ring_size. */
+static inline __u64 ism_dmb_len(__u32 ring_size)
+{
+	return (__u64)ISM_DMB_RING_OFF + ring_size;
+}
+
+_Static_assert(sizeof(struct ism_dmb_static) == 128, "static part");
+_Static_assert(sizeof(struct ism_dmb_tx) == 64, "line A is one cache line");
+_Static_assert(sizeof(struct ism_dmb_rx) == 64, "line B is one cache line");
+_Static_assert(sizeof(struct ism_dmb_stats) == 128, "stats");
+
+#endif

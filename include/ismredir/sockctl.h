@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * How a process talks to the BPF programs about one of its own sockets: setsockopt() and getsockopt()
+ * at a level that no protocol has, answered by ism_sockopt and ism_sockinfo (bpf/sockopt.bpf.c) in
+ * loaded cgroups. Where nothing is loaded the kernel says ENOPROTOOPT.
+ */
+#ifndef ISMREDIR_SOCKCTL_H
+#define ISMREDIR_SOCKCTL_H
+
+#include <linux/types.h>
+
+#define ISM_SOL 0x49534d52 /* "ISMR" */
+
+enum {
+	/*
+	 * set, __u32: what this socket can do, enum ism_opt_caps. Before connect() or listen(); a
+	 * listener's value counts for what it accepts from then on. May be repeated.
+	 */
+	ISM_SO_CAPS = 1,
+	/* get, struct ism_sock_info: the connection's record and the kernel's byte positions */
+	ISM_SO_INFO = 2,
+	/* set, struct ism_sock_report: what `ismredir conns` shall show of this connection */
+	ISM_SO_REPORT = 3,
+};
+
+enum ism_sock_info_flags {
+	ISM_SOCK_ESTABLISHED = 1,
+	ISM_SOCK_PAIRED = 2, /* the partner's record exists and names this one */
+	ISM_SOCK_PINNED = 4, /* stays on TCP, see reason */
+	ISM_SOCK_ENROLLED = 8, /* in the sockhash: the skmsg plane has it */
+	ISM_SOCK_LISTENS = 16, /* an armed listener */
+};
+
+/**
+ * struct ism_sock_info - answer to ISM_SO_INFO
+ * @token, @peer: DMB tokens of this end and its partner; 0 when there is no record
+ * @cookie: SO_COOKIE
+ * @write_seq: TCP sequence number behind the last byte given to TCP by this end
+ * @copied_seq: TCP sequence number behind the last byte that the application has read
+ * @rcv_nxt: behind the last byte that has arrived
+ * @caps, @peer_caps: enum ism_opt_caps of this end and of its partner
+ * @flags: enum ism_sock_info_flags
+ * @word: enum ism_word of the load
+ * @reason: enum ism_reason
+ */
+struct ism_sock_info {
+	__u64 token;
+	__u64 peer;
+	__u64 cookie;
+	__u32 write_seq;
+	__u32 copied_seq;
+	__u32 rcv_nxt;
+	__u32 flags;
+	__u32 word;
+	__u16 reason;
+	__u8 caps;
+	__u8 peer_caps;
+};
+
+/**
+ * struct ism_sock_report - argument of ISM_SO_REPORT
+ * @plane: ISM_PLANE_DIRECT while rings are attached, ISM_PLANE_TCP after
+ * @reason: enum ism_reason while on TCP
+ */
+struct ism_sock_report {
+	__u16 plane;
+	__u16 reason;
+};
+
+#endif

@@ -1,0 +1,426 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What the files of libismredir-preload.so share. docs/shim.rst is the map.
+ *
+ *   real.c     the C library's own functions
+ *   table.c    file descriptor -> what we know of it; slots in shared memory
+ *   conn.c     life of a connection: candidate, attached, closed; what BPF is told
+ *   daemon.c   the non-blocking client of ismredird
+ *   io.c       bytes: the switch rule, ring and TCP, one direction each
+ *   wait.c     spinning, sleeping, doorbells
+ *   demote.c   back to TCP at a byte position
+ *   hooks_io.c read, write, send, recv and their kin
+ *   hooks_fd.c socket, connect, accept, listen, close, dup, fcntl, ioctl, sockopts, shutdown
+ *   poll.c     poll, select and their kin
+ *   epoll.c    epoll
+ *   proc.c     fork, vfork, exec, posix_spawn, SCM_RIGHTS, signals, io_uring, stdio
+ *
+ * A descriptor that is not ours costs one table look-up: conn_of() or ism_fd_get(). The kernel's file
+ * descriptor stays the application's: numbers, dup(), /proc and fork() stay right, and everything that
+ * is not interposed still works on the TCP connection.
+ *
+ * Errors inside are negative errno; only the interposed functions set errno. Nothing here calls malloc,
+ * stdio or an interposed function: memory comes from mmap(), system calls from `real`.
+ */
+#ifndef ISM_SHIM_H
+#define ISM_SHIM_H
+
+#include <errno.h>
+#include <poll.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <sys/single_threaded.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+#include <ismredir/control.h>
+#include <ismredir/dmb.h>
+#include <ismredir/maps.h>
+#include <ismredir/reasons.h>
+#include "real.h"
+#include "ring.h"
+
+#define ISM_EXPORT  __attribute__((visibility("default")))
+#define likely(x)   __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+
+/* ---------------------------------------------------------------- shared between fork() relatives */
+
+/**
+ * struct ism_lock - one task at a time in a direction, across processes
+ * @owner: thread id, 0 when free; bit 31: somebody waits. A dead owner is found out and replaced:
+ *         whatever it was doing left the state as it was before (cursors move after the copy).
+ */
+struct ism_lock {
+	_Atomic uint32_t owner;
+};
+
+enum ism_slot_state {
+	ISM_SLOT_FREE = 0,
+	ISM_SLOT_CANDIDATE, /* marked capable; on TCP through the kernel, being counted */
+	ISM_SLOT_ASKED, /* ismredird was asked for rings */
+	ISM_SLOT_ATTACHED, /* rings exist; processes map them at their next operation */
+	ISM_SLOT_PLAIN, /* plain TCP for the rest of its life */
+};
+
+enum ism_tx_state {
+	ISM_TX_TCP = 0, /* bytes take TCP; goes to the ring when the partner has read them all */
+	ISM_TX_RING,
+	ISM_TX_FOREVER, /* TCP for the rest of its life */
+};
+
+/**
+ * struct ism_slot - one connection end, in memory shared by the processes that hold it after a fork()
+ *
+ * Fields without a lock are atomic, or set before the slot is shared. @procs counts processes.
+ */
+struct ism_slot {
+	_Atomic uint32_t procs;
+	_Atomic uint32_t state; /* enum ism_slot_state */
+	uint64_t share; /* random: proves kinship to ismredird */
+	uint64_t token;
+	uint64_t peer_token;
+	_Atomic uint32_t nonblock; /* O_NONBLOCK of the open file description */
+	_Atomic uint32_t shut; /* 1: SHUT_RD done, 2: SHUT_WR done */
+	_Atomic uint64_t rcvtimeo; /* ns, 0: none */
+	_Atomic uint64_t sndtimeo;
+	_Atomic uint32_t rcvlowat;
+	_Atomic uint32_t msgs; /* operations while a candidate */
+	_Atomic uint64_t bytes;
+	_Atomic uint32_t kernel_rx; /* tasks that may be inside a kernel receive or poll of a candidate */
+	_Atomic uint32_t kernel_tx; /* tasks that may be inside a kernel send of a candidate */
+	_Atomic uint32_t asked_ms; /* when, CLOCK_MONOTONIC */
+
+	/* receiving side: under rx_lock, or atomic */
+	struct ism_lock rx_lock __attribute__((aligned(64)));
+	uint32_t rx_ready; /* ISM_RX_READY was published */
+	uint32_t rx_seq; /* TCP position up to which the application has read */
+	uint32_t rx_eof; /* end of stream was seen */
+	int32_t rx_err; /* negative errno to report once */
+	uint32_t rx_frozen;
+	struct ism_ring_rx rx;
+	_Atomic uint32_t tcp_hint; /* the kernel reported something on the TCP socket */
+	_Atomic uint32_t want_data; /* value in the partner's DMB now, 0: not armed */
+	_Atomic uint32_t want_seq; /* last value used for want_data and want_space */
+	_Atomic uint64_t armed_word; /* producer word when want_data was armed */
+	_Atomic uint32_t rx_waiters; /* tasks and epoll sets that sleep for data */
+	uint64_t rx_bytes, rx_msgs, tcp_rx_bytes;
+	uint32_t rx_budget; /* ns to spin, adapts */
+	uint32_t empty_reads;
+
+	/* sending side: under tx_lock, or atomic */
+	struct ism_lock tx_lock __attribute__((aligned(64)));
+	_Atomic uint32_t tx_state; /* enum ism_tx_state */
+	uint32_t tx_known; /* tx_seq is valid */
+	uint32_t tx_seq; /* TCP position behind the last byte given to TCP */
+	uint32_t rung_data; /* partner's want_data for which we rang */
+	_Atomic uint32_t rung_space; /* partner's want_space for which we rang */
+	uint32_t tx_reason; /* enum ism_reason while on TCP */
+	struct ism_ring_tx tx;
+	_Atomic uint32_t want_space;
+	_Atomic uint64_t armed_cons; /* partner's consumer cursor when want_space was armed */
+	_Atomic uint32_t out_blocked; /* counts: a send found no room; an edge for EPOLLOUT follows */
+	_Atomic uint32_t tx_waiters;
+	uint64_t tx_bytes, tx_msgs, tcp_tx_bytes, switches;
+	uint32_t tx_budget;
+	uint32_t sends_unchecked; /* since the TCP connection was last looked at */
+
+	_Atomic uint64_t spins, sleeps, doorbells, timeouts;
+	_Atomic uint32_t broken; /* partner wrote nonsense: ECONNRESET */
+} __attribute__((aligned(128)));
+
+/* ---------------------------------------------------------------- of this process */
+
+struct ism_ep_item; /* epoll.c */
+
+/**
+ * struct conn - a connection end in this process. Type-stable: never returned to the system.
+ * @slot: its shared part
+ * @users: operations in progress (only counted when the process has threads), so that nothing is
+ *         unmapped below them
+ * @fds: descriptors of this process that refer to it
+ * @own, @peer: the two DMBs as mapped here, NULL until attached in this process
+ * @own_bell, @peer_bell: eventfds
+ * @sock: a descriptor of the TCP socket that is ours to use where no application fd is at hand (-1
+ *        normally: the application's own number is used)
+ * @items: epoll registrations of this connection, under the epoll lock
+ */
+struct conn {
+	struct ism_slot *slot;
+	_Atomic uint32_t users;
+	_Atomic uint32_t fds;
+	_Atomic uint32_t gen;
+	_Atomic uint32_t closing;
+	void *own;
+	void *peer;
+	uint32_t own_len, peer_len;
+	int own_bell, peer_bell;
+	struct ism_ep_item *items;
+	struct conn *next_free;
+	uint32_t index; /* place in the pool: names the connection in epoll data */
+};
+
+enum ism_fd_kind {
+	ISM_FD_NONE = 0, /* not ours */
+	ISM_FD_TCP, /* a TCP socket without a connection: new, or listening */
+	ISM_FD_CONN, /* a connection that is a candidate or attached */
+	ISM_FD_EPOLL, /* an epoll instance that we know */
+};
+
+/* What the table holds for a descriptor: kind in the low bits of a pointer. */
+typedef uintptr_t ism_fd_t;
+#define ISM_FD_KIND(e) ((enum ism_fd_kind)((e)&7))
+#define ISM_FD_PTR(e)  ((void *)((e) & ~(uintptr_t)7))
+
+#define ISM_FD_MAX (1 << 20)
+extern _Atomic ism_fd_t ism_fdtab[ISM_FD_MAX];
+
+static inline ism_fd_t ism_fd_get(int fd)
+{
+	if (unlikely((unsigned)fd >= ISM_FD_MAX))
+		return 0;
+	return atomic_load_explicit(&ism_fdtab[fd], memory_order_acquire);
+}
+
+/* table.c */
+
+/** conn_get_slow() - with threads: take a reference that holds what the table names */
+struct conn *conn_get_slow(int fd, ism_fd_t e);
+
+/**
+ * conn_of() - the connection behind a descriptor, NULL for everybody else's
+ * Pair with conn_done().
+ */
+static inline struct conn *conn_of(int fd)
+{
+	ism_fd_t e = ism_fd_get(fd);
+
+	if (likely(ISM_FD_KIND(e) != ISM_FD_CONN))
+		return NULL;
+	if (likely(__libc_single_threaded))
+		return ISM_FD_PTR(e);
+	return conn_get_slow(fd, e);
+}
+
+void conn_done_slow(struct conn *c);
+static inline void conn_done(struct conn *c)
+{
+	if (!likely(__libc_single_threaded))
+		conn_done_slow(c);
+}
+
+/** ism_fd_set() - @ptr must be aligned to 8; the caller owns the meaning of the old entry */
+void ism_fd_set(int fd, enum ism_fd_kind kind, void *ptr);
+
+/** conn_alloc() - a conn with one fd reference and a fresh candidate slot; NULL: no memory */
+struct conn *conn_alloc(void);
+/** conn_by_index() - see struct conn.index; NULL when there is none */
+struct conn *conn_by_index(uint32_t index);
+/** conn_free() - both parts back to their pools; the slot only when no process holds it */
+void conn_free(struct conn *c);
+/** conn_each() - call @fn for every conn in use, in no order */
+void conn_each(void (*fn)(struct conn *c, void *arg), void *arg);
+/** ism_table_after_fork() - in the child: free slots of the parent's arenas are not ours to take */
+void ism_table_after_fork(void);
+
+/** ism_lock_take(): 0, or -EDEADLK when this very thread holds it (a signal handler interrupted it) */
+int ism_lock_take(struct ism_lock *l);
+void ism_lock_drop(struct ism_lock *l);
+
+/* conn.c */
+
+/** ism_caps_mark() - tell BPF what @fd can do; 0, or -ENOPROTOOPT where nothing is loaded */
+int ism_caps_mark(int fd);
+/** conn_start() - a descriptor was connected or accepted and is marked: make it a candidate */
+void conn_start(int fd, int nonblock);
+/** conn_dup() - @newfd now refers to what @oldfd does (any kind but none) */
+void conn_dup(int oldfd, int newfd);
+/**
+ * conn_close() - @fd is about to be closed: forget it, and when it is the last reference, end the rings
+ * (flags, reset for unread bytes as TCP does, detach). The caller then really closes @fd.
+ */
+void conn_close(int fd);
+/** conn_plain() - never mind this one: plain TCP for good, all its fds become unknown */
+void conn_plain(struct conn *c);
+/** conn_exit() - the process exits: end all connections that only it holds */
+void conn_exit(void);
+
+/*
+ * Every operation on a connection begins with one of these. Return 1: the rings are attached, use
+ * conn_recv() and so on. 0: call the kernel, then the matching _end() with its result. They count
+ * candidates, ask ismredird, and map rings that have come.
+ */
+int conn_rx_begin(struct conn *c, int fd);
+void conn_rx_end(struct conn *c, int fd, ssize_t n);
+int conn_tx_begin(struct conn *c, int fd);
+void conn_tx_end(struct conn *c, int fd, ssize_t n);
+
+/** conn_attached() - are rings mapped in this process? */
+static inline int conn_attached(const struct conn *c)
+{
+	return c->own != NULL;
+}
+
+/* daemon.c: never blocks */
+
+struct ism_attach {
+	uint64_t token;
+	uint32_t own_ring, peer_ring;
+	int fd[ISM_FD_COUNT];
+};
+
+/** ism_daemon_ask() - 0 or -errno; the answer comes by ism_daemon_poll() */
+int ism_daemon_ask(int fd, uint64_t token, uint64_t share);
+/** ism_daemon_poll() - read answers that are there; calls conn.c's conn_answer() for each */
+void ism_daemon_poll(void);
+void ism_daemon_detach(uint64_t token);
+void ism_daemon_after_fork(void);
+/** ism_daemon_fds() - our own descriptors, for close_range() and closefrom(): is @fd one of them? */
+int ism_daemon_owns(int fd);
+void conn_answer(uint64_t token, int error, uint32_t reason, const struct ism_attach *a);
+/** ism_private_fd() - move a descriptor of ours out of the application's way, CLOEXEC */
+int ism_private_fd(int fd);
+
+/** ism_host() - the page that ismredird shares, or a default that says OFF */
+const struct ism_host_page *ism_host(void);
+
+/* io.c: only after conn_rx_begin() / conn_tx_begin() returned 1 */
+
+/**
+ * conn_recv() - receive with the meaning of recvmsg(2)
+ * @flags: MSG_PEEK, MSG_DONTWAIT, MSG_WAITALL, MSG_TRUNC, MSG_OOB, MSG_ERRQUEUE ...
+ *
+ * Return: bytes, 0 at the end, or negative errno (-EAGAIN, -EINTR, -ECONNRESET ...).
+ */
+ssize_t conn_recv(struct conn *c, int fd, const struct iovec *iov, int iovcnt, int flags);
+
+/** conn_send() - send with the meaning of sendmsg(2); the caller raises SIGPIPE at -EPIPE */
+ssize_t conn_send(struct conn *c, int fd, const struct iovec *iov, int iovcnt, int flags);
+
+/**
+ * conn_send_from() - move up to @len bytes from another descriptor into the connection (sendfile,
+ * splice from a pipe): @fill reads into the pieces that it is given and returns bytes, 0 or -errno
+ */
+ssize_t conn_send_from(struct conn *c, int fd, size_t len, int flags,
+		       ssize_t (*fill)(void *arg, const struct iovec *v, int n), void *arg);
+
+/** conn_recv_to() - move received bytes to another descriptor: @drain writes and returns bytes taken */
+ssize_t conn_recv_to(struct conn *c, int fd, size_t len, int flags,
+		     ssize_t (*drain)(void *arg, const struct iovec *v, int n), void *arg);
+
+/** conn_shutdown() - before the kernel's shutdown() is called */
+void conn_shutdown(struct conn *c, int how);
+
+/** conn_inq() - FIONREAD: bytes in ring and, where they are next, on TCP; or -errno */
+int conn_inq(struct conn *c, int fd);
+
+/*
+ * Readiness without system calls: POLLIN, POLLOUT, POLLRDHUP as far as the rings decide. The kernel's
+ * own report of the descriptor is to be filtered by conn_kernel_events() and added.
+ */
+unsigned int conn_ready(struct conn *c);
+/**
+ * conn_kernel_events() - which of the events that the kernel reports for the TCP socket count now:
+ * POLLOUT only while sending is on TCP. Notes that TCP has something to say.
+ */
+unsigned int conn_kernel_events(struct conn *c, unsigned int revents);
+/** conn_out_is_ring() - POLLOUT is decided by ring space: do not ask the kernel for it */
+int conn_out_is_ring(struct conn *c);
+/** conn_try_rx() - outside of any receive: let the ring become readable (ISM_RX_READY) if it can */
+void conn_try_rx(struct conn *c, int fd);
+
+/* wait.c */
+
+enum {
+	ISM_WANT_DATA = 1,
+	ISM_WANT_SPACE = 2,
+};
+
+/** conn_word() - changes when conn_ready() may have changed for the better: cheap, for spinning */
+uint64_t conn_word(const struct conn *c, int want);
+
+/**
+ * conn_arm() - ask the partner to ring own_bell when there is data or space
+ *
+ * After arming all connections of interest: atomic_thread_fence(seq_cst), look at conn_ready() once
+ * more, and only then sleep on own_bell and the TCP socket. Arming again while nothing has happened
+ * since is free. One armed value, one ring at most.
+ */
+void conn_arm(struct conn *c, int want);
+void conn_disarm(struct conn *c, int want);
+/** conn_ring() - the partner sleeps for what we have just published? then wake it. Fence inside. */
+void conn_ring(struct conn *c, int what);
+
+/**
+ * conn_wait() - until data or space may be there: spin, then sleep
+ * @deadline: CLOCK_MONOTONIC ns, 0: none
+ *
+ * Return: 0 look again, -EINTR, -EAGAIN at the deadline.
+ */
+int conn_wait(struct conn *c, int fd, int want, uint64_t deadline);
+
+/**
+ * struct ism_spin - how long a waiter may spin
+ * Use: ism_spin_begin(); while (ism_spin_more()) look; ism_spin_end(hit).
+ */
+struct ism_spin {
+	uint64_t until; /* TSC */
+	uint32_t *budget; /* ns, adapts */
+	uint32_t intr; /* ism_interrupts at the start */
+	uint32_t yields;
+	uint32_t loops;
+	uint32_t same_cpu;
+};
+
+/** ism_spin_begin() - @budget is the adaptive state of this kind of wait; @partner_cpu -1: unknown */
+void ism_spin_begin(struct ism_spin *s, uint32_t *budget, int partner_cpu);
+/** ism_spin_more() - pauses or yields once; 0 when it is time to sleep */
+int ism_spin_more(struct ism_spin *s);
+void ism_spin_end(struct ism_spin *s, int hit);
+
+/** conn_partner_cpu() - where the partner last ran */
+int conn_partner_cpu(const struct conn *c);
+uint64_t ism_now_ns(void);
+int ism_my_cpu(void);
+
+/* demote.c */
+
+/**
+ * conn_demote() - both directions on TCP for good, in order, nothing lost
+ * @reason: enum ism_reason
+ *
+ * What the ring still holds for us is sent again by the partner, as soon as it is in its shim; waits
+ * for that up to 2 s. Return: 0, or -EAGAIN when the partner did not: then nothing has changed.
+ */
+int conn_demote(struct conn *c, int fd, uint32_t reason);
+/** conn_demote_tx() - only the sending side; always works: the reader reads the ring out first */
+void conn_demote_tx(struct conn *c, uint32_t reason);
+/** ism_disable() - no more rings in this process; demote all. For io_uring and the like. */
+void ism_disable(uint32_t reason);
+extern _Atomic uint32_t ism_disabled;
+
+/* proc.c */
+
+/** ism_interrupts - signal handlers without SA_RESTART that have run in this thread */
+extern __thread volatile uint32_t ism_interrupts;
+
+/* poll.c / epoll.c */
+
+/** epoll_conn_attached() - rings came: add the bell to every set that has the connection */
+void epoll_conn_attached(struct conn *c);
+/** epoll_conn_closed() - an fd, or (fd -1) the whole connection goes */
+void epoll_conn_closed(struct conn *c, int fd);
+/** epoll_conn_changed() - sending moved between ring and TCP: the kernel must (not) report EPOLLOUT */
+void epoll_conn_changed(struct conn *c);
+void epoll_fd_closed(int epfd);
+void epoll_after_fork(void);
+/** epoll_ready() - user-level readiness of an epoll instance, for nested use: nonzero when it is */
+int epoll_ready(int epfd);
+/** epoll_arm() - arm every connection in the set (and sets in it) before someone sleeps on @epfd */
+void epoll_arm(int epfd);
+/** epoll_disarm() - the sleep is over */
+void epoll_disarm(int epfd);
+
+#endif
