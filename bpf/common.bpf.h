@@ -9,6 +9,7 @@
 #include "maps.bpf.h"
 #include "kernel_types.h"
 #include <bpf/bpf_core_read.h>
+#include <ismredir/option.h>
 #include <ismredir/reasons.h>
 
 /*
@@ -90,6 +91,18 @@ static __always_inline void ism_leave(struct ism_conn *c)
 		return;
 	ism_set(c, ISM_CONN_LEAVING);
 	ism_clear(c, ISM_CONN_ENROLLED);
+}
+
+/* Both ends are processes that can read and write rings: nothing is redirected by the kernel then. */
+static __always_inline int ism_both_direct(const struct ism_conn *c)
+{
+	return c->caps & c->peer_caps & ISM_CAP_DIRECT;
+}
+
+/* Which of the sockets that listen on a port gets a connection is not known beforehand. */
+static __always_inline __u8 ism_listener_caps(const struct ism_listener *l)
+{
+	return l->direct >= l->refs ? ISM_CAP_DIRECT : 0;
 }
 
 /* A v4 address in the 16-byte form that peers, negative and rules use. */

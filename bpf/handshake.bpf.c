@@ -305,7 +305,7 @@ static __always_inline int wants_offer(struct bpf_sock_ops *skops, struct ism_ct
 	active.local = is_local(active.sk, is_v4(skops));
 	get_raddr(skops, active.raddr, 1);
 	bpf_get_current_comm(active.comm, sizeof(active.comm));
-	if (ism_policy(c, &active, &passive) != ISM_PLANE_SKMSG) {
+	if (ism_policy(c, &active, &passive) == ISM_PLANE_TCP) {
 		ism_count_reason(active.local ? ISM_R_POLICY : ISM_R_NOT_LOCAL);
 		return 0;
 	}
@@ -355,6 +355,7 @@ static __always_inline void on_connect(struct bpf_sock_ops *skops)
 		rec.reason = st->pin;
 		rec.flags = ISM_CONN_PINNED;
 	}
+	rec.caps = st->caps;
 	token = active_token(skops, rec.netns);
 	if (bpf_map_update_elem(&conns, &token, &rec, BPF_NOEXIST)) {
 		ism_count_reason(ISM_R_MAP_FULL);
@@ -390,6 +391,7 @@ static __always_inline void write_offer(struct bpf_sock_ops *skops)
 
 	if (!rec || !(rec->flags & ISM_CONN_OFFERED) || skops->total_retrans)
 		return;
+	opt.caps = rec->caps;
 	ism_option_encode(buf, &opt);
 	if (bpf_store_hdr_opt(skops, buf, sizeof(buf), 0)) {
 		ism_clear(rec, ISM_CONN_OFFERED);
@@ -401,16 +403,9 @@ static __always_inline void write_offer(struct bpf_sock_ops *skops)
 
 /* ---------------------------------------------------------------- both ends, once established */
 
-static __always_inline void enrol(struct bpf_sock_ops *skops, struct ism_conn *rec, __u64 token,
-				  const struct tcp_sock *tp)
+static __always_inline void enrol(struct bpf_sock_ops *skops, struct ism_conn *rec, __u64 token)
 {
-	int err;
-
-	rec->start_seq = KREAD(struct tcp_sock, tp, write_seq);
-	rec->last_seq = rec->start_seq;
-	if (rec->flags & ISM_CONN_PINNED)
-		return;
-	err = bpf_sock_hash_update(skops, &socks, &token, BPF_NOEXIST);
+	int err = bpf_sock_hash_update(skops, &socks, &token, BPF_NOEXIST);
 	if (!err) {
 		ism_set(rec, ISM_CONN_ENROLLED);
 		add_flags(skops, BPF_SOCK_OPS_RTT_CB_FLAG);
@@ -423,6 +418,29 @@ static __always_inline void enrol(struct bpf_sock_ops *skops, struct ism_conn *r
 		      : err == -ISM_EBUSY ? ISM_R_FOREIGN_SOCKMAP
 					  : ISM_R_INSERT;
 	ism_count_reason(rec->reason);
+}
+
+/*
+ * Which plane a new connection gets. Both records hold the same capabilities, so both ends come to
+ * the same result. Where the processes can use rings the sockets stay out of the sockhash, which costs
+ * a connection more than all else: it is plain TCP until they attach some.
+ */
+static __always_inline void settle(struct bpf_sock_ops *skops, struct ism_conn *rec, __u64 token,
+				   const struct tcp_sock *tp)
+{
+	rec->start_seq = KREAD(struct tcp_sock, tp, write_seq);
+	rec->last_seq = rec->start_seq;
+	if (rec->flags & ISM_CONN_PINNED)
+		return;
+	if (ism_both_direct(rec)) {
+		rec->reason = ISM_R_DIRECT_WAIT;
+	} else if (rec->flags & ISM_CONN_DIRECT_ONLY) {
+		rec->reason = ISM_R_NOT_DIRECT;
+		ism_set(rec, ISM_CONN_PINNED);
+		ism_count_reason(rec->reason);
+	} else {
+		enrol(skops, rec, token);
+	}
 }
 
 /* What the SYN-ACK says about our offer: 0, or why not. */
@@ -472,7 +490,10 @@ static __always_inline void on_active(struct bpf_sock_ops *skops)
 		return;
 	}
 	rec->peer = opt.token;
-	enrol(skops, rec, token, tp);
+	/* What the passive end wrote into our record is worth more than what came over the wire. */
+	if (!(rec->flags & ISM_CONN_ANSWERED))
+		rec->peer_caps = opt.caps;
+	settle(skops, rec, token, tp);
 	note_peer(skops, ISM_PEER_ISMREDIR);
 }
 
@@ -508,12 +529,15 @@ static __always_inline void on_listen(struct bpf_sock_ops *skops)
 	fresh.uid = bpf_get_current_uid_gid();
 	fresh.pin = st->pin;
 	fresh.flags = had ? ISM_LISTENER_APP_SAVE_SYN : 0;
+	fresh.direct = !!(st->caps & ISM_CAP_DIRECT);
 	bpf_get_current_comm(fresh.comm, sizeof(fresh.comm));
 	l = bpf_map_lookup_elem(&listeners, &key);
-	if (l)
+	if (l) {
 		__sync_fetch_and_add(&l->refs, 1);
-	else if (bpf_map_update_elem(&listeners, &key, &fresh, BPF_NOEXIST))
+		__sync_fetch_and_add(&l->direct, fresh.direct);
+	} else if (bpf_map_update_elem(&listeners, &key, &fresh, BPF_NOEXIST)) {
 		return;
+	}
 	st->listens = 1;
 	/* Whoever did not answer a moment ago may answer now. */
 	__sync_fetch_and_add(&c->epoch, 1);
@@ -521,10 +545,29 @@ static __always_inline void on_listen(struct bpf_sock_ops *skops)
 	add_flags(skops, ISM_CB_LISTEN);
 }
 
+/* An offer that is going to be answered: who made it, to whom, and the plane of the policy. */
+struct offer {
+	struct ism_conn *a;
+	struct ism_listener *l;
+	int plane;
+};
+
+/*
+ * The decision to answer, into the offering end's record, where both ends find it. A SYN-ACK that is
+ * sent again says the same as the first.
+ */
+static __always_inline void note_answer(struct offer *o)
+{
+	if (!o->a || !o->l || o->a->flags & ISM_CONN_ANSWERED)
+		return;
+	o->a->peer_caps = ism_listener_caps(o->l);
+	ism_set(o->a, o->plane == ISM_PLANE_DIRECT ? ISM_CONN_ANSWERED | ISM_CONN_DIRECT_ONLY
+						   : ISM_CONN_ANSWERED);
+}
+
 /* Would we answer this offer? 0, or why not. */
 static __always_inline __u32 answerable(struct bpf_sock_ops *skops, const struct ism_option *opt,
-					const __u8 *syn, struct ism_listener **ret_l,
-					struct ism_conn **ret_a)
+					const __u8 *syn, struct offer *o)
 {
 	struct ism_end active = { .known = 1, .dir = ISM_RULE_OUT };
 	struct ism_end passive = { .known = 1, .dir = ISM_RULE_IN, .local = 1 };
@@ -542,8 +585,8 @@ static __always_inline __u32 answerable(struct bpf_sock_ops *skops, const struct
 	l = bpf_map_lookup_elem(&listeners, &key);
 	if (!c || c->word != ISM_WORD_ON || !l)
 		return ISM_R_OFF;
-	*ret_l = l;
-	*ret_a = a;
+	o->l = l;
+	o->a = a;
 	if (l->pin)
 		return l->pin;
 	active.sk = (struct sock *)a->sk;
@@ -565,7 +608,8 @@ static __always_inline __u32 answerable(struct bpf_sock_ops *skops, const struct
 		ism_map_v4(passive.raddr, v4);
 	}
 	__builtin_memcpy(passive.comm, l->comm, 16);
-	return ism_policy(c, &active, &passive) == ISM_PLANE_SKMSG ? 0 : ISM_R_POLICY;
+	o->plane = ism_policy(c, &active, &passive);
+	return o->plane == ISM_PLANE_TCP ? ISM_R_POLICY : 0;
 }
 
 /* The offer on the SYN that a SYN-ACK replies to; 0, or why there is none that counts. */
@@ -582,9 +626,8 @@ static __always_inline __u32 read_offer(struct bpf_sock_ops *skops, struct ism_o
 static __always_inline void reserve_answer(struct bpf_sock_ops *skops)
 {
 	struct ism_option opt = {};
-	struct ism_listener *l = 0;
 	__u8 syn[SYN_HEAD] = {};
-	struct ism_conn *a = 0;
+	struct offer o = {};
 	__u32 reason;
 
 	/* A SYN cookie keeps no state: we would answer and then not know of it. */
@@ -596,17 +639,16 @@ static __always_inline void reserve_answer(struct bpf_sock_ops *skops)
 	if (reason == ISM_R_NO_OFFER)
 		return;
 	if (!reason)
-		reason = answerable(skops, &opt, syn, &l, &a);
+		reason = answerable(skops, &opt, syn, &o);
 	if (!reason && bpf_reserve_hdr_opt(skops, ISM_OPT_LEN, 0))
 		reason = ISM_R_NO_ROOM;
 	if (reason) {
 		ism_count_reason(reason);
 		return;
 	}
-	if (a)
-		ism_set(a, ISM_CONN_ANSWERED);
-	if (l)
-		__sync_fetch_and_add(&l->answers, 1);
+	note_answer(&o);
+	if (o.l)
+		__sync_fetch_and_add(&o.l->answers, 1);
 }
 
 /* The decision was taken when the room was reserved; somebody else may have reserved it alone. */
@@ -621,6 +663,7 @@ static __always_inline void write_answer(struct bpf_sock_ops *skops)
 	a = bpf_map_lookup_elem(&conns, &opt.token);
 	if (!a || !(a->flags & ISM_CONN_ANSWERED))
 		return;
+	answer.caps = a->peer_caps;
 	answer.token = passive_token(opt.token, syn, bpf_get_netns_cookie(skops));
 	ism_option_encode(buf, &answer);
 	if (!bpf_store_hdr_opt(skops, buf, sizeof(buf), 0))
@@ -631,7 +674,11 @@ static __always_inline void write_answer(struct bpf_sock_ops *skops)
 static __always_inline void pair_passive(struct bpf_sock_ops *skops, const struct tcp_sock *tp,
 					 __u64 offered, __u64 token, const struct ism_conn *a)
 {
-	struct ism_conn rec = { .role = ISM_PASSIVE, .peer = offered }, *stored;
+	struct ism_conn rec = { .role = ISM_PASSIVE,
+				.peer = offered,
+				.caps = a->peer_caps,
+				.peer_caps = a->caps },
+			*stored;
 	struct ism_lkey key;
 	struct ism_listener *l;
 	struct ism_sk *st;
@@ -644,7 +691,7 @@ static __always_inline void pair_passive(struct bpf_sock_ops *skops, const struc
 		rec.uid = l->uid;
 		__builtin_memcpy(rec.comm, l->comm, 16);
 	}
-	rec.flags = ISM_CONN_ESTABLISHED;
+	rec.flags = ISM_CONN_ESTABLISHED | (a->flags & ISM_CONN_DIRECT_ONLY);
 	st = own_storage(skops, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!st) {
 		ism_count_reason(ISM_R_NO_STORAGE);
@@ -659,9 +706,11 @@ static __always_inline void pair_passive(struct bpf_sock_ops *skops, const struc
 	stored = bpf_map_lookup_elem(&conns, &token);
 	if (!stored)
 		return;
-	enrol(skops, stored, token, tp);
+	settle(skops, stored, token, tp);
 	if (stored->flags & ISM_CONN_ENROLLED && a->flags & ISM_CONN_ENROLLED)
 		ism_count(pairs, 1);
+	if (ism_both_direct(stored))
+		ism_count(direct_pairs, 1);
 }
 
 static __always_inline void on_passive(struct bpf_sock_ops *skops)
@@ -669,6 +718,7 @@ static __always_inline void on_passive(struct bpf_sock_ops *skops)
 	struct ism_option opt = {};
 	struct tcp_sock *tp = full_sock(skops);
 	__u8 syn[SYN_HEAD] = {};
+	struct offer o = {};
 	struct ism_conn *a;
 	__u64 token;
 	__u32 reason;
@@ -696,6 +746,14 @@ static __always_inline void on_passive(struct bpf_sock_ops *skops)
 	 */
 	if (a->peer != token && (a->peer || a->flags & ISM_CONN_ESTABLISHED))
 		return;
+	if (!(a->flags & ISM_CONN_ANSWERED)) {
+		reason = answerable(skops, &opt, syn, &o);
+		if (reason) {
+			ism_count_reason(reason);
+			return;
+		}
+		note_answer(&o);
+	}
 	pair_passive(skops, tp, opt.token, token, a);
 	note_peer(skops, ISM_PEER_ISMREDIR);
 }
@@ -759,6 +817,8 @@ static __always_inline void end_listener(struct bpf_sock_ops *skops, struct ism_
 	listener_key(skops, &key);
 	st->listens = 0;
 	l = bpf_map_lookup_elem(&listeners, &key);
+	if (l && st->caps & ISM_CAP_DIRECT)
+		__sync_fetch_and_add(&l->direct, -1);
 	if (l && __sync_fetch_and_add(&l->refs, -1) <= 1)
 		bpf_map_delete_elem(&listeners, &key);
 }

@@ -116,11 +116,14 @@ static __always_inline int arm(struct tcp_sock *tp, struct ism_listener_view *v)
 	fresh.cgroup = ism_sk_cgroup_id(sk);
 	fresh.pin = earlier_pin(sk);
 	fresh.flags |= had ? ISM_LISTENER_APP_SAVE_SYN : 0;
+	fresh.direct = !!(st->caps & ISM_CAP_DIRECT);
 	l = bpf_map_lookup_elem(&listeners, &v->key);
-	if (l)
+	if (l) {
 		__sync_fetch_and_add(&l->refs, 1);
-	else if (bpf_map_update_elem(&listeners, &v->key, &fresh, BPF_NOEXIST))
+		__sync_fetch_and_add(&l->direct, fresh.direct);
+	} else if (bpf_map_update_elem(&listeners, &v->key, &fresh, BPF_NOEXIST)) {
 		return -28; /* ENOSPC */
+	}
 	st->listens = 1;
 	ism_count(listeners, 1);
 	return 0;

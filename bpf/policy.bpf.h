@@ -76,7 +76,7 @@ static __noinline int end_match(const struct ism_rule *r, const struct ism_end *
 /* Could the rule match by the passive end, of which nothing is known but the port? */
 static __always_inline int may_match(const struct ism_rule *r, const struct ism_end *active)
 {
-	if (r->plane != ISM_PLANE_SKMSG || !active->local)
+	if (r->plane == ISM_PLANE_TCP || !active->local)
 		return 0;
 	if (r->flags & (ISM_RULE_IN | ISM_RULE_OUT) && !(r->flags & ISM_RULE_IN))
 		return 0;

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * The setsockopt hook: a connection whose application asks for something that redirected bytes
- * cannot give stays on TCP from then on, with the reason in its record.
+ * The sockopt hooks. A connection whose application asks for something that redirected bytes cannot
+ * give stays on TCP from then on, with the reason in its record. And a process that can use rings
+ * talks to us at a level of our own, about its own sockets: sockctl.h.
  */
 #include "common.bpf.h"
+#include <ismredir/sockctl.h>
 
 #define ISM_SOL_SOCKET 1
 #define ISM_SOL_TCP    6
@@ -25,6 +27,10 @@
 #define ISM_TCP_ULP		31
 #define ISM_TCP_INQ		36
 #define ISM_ENOENT		2
+#define ISM_ENOMEM		12
+#define ISM_EINVAL		22
+#define ISM_EOPNOTSUPP		95
+#define ISM_PAGE		4096 /* of a value, the kernel shows no more than a page */
 
 static __always_inline __u32 socket_reason(int optname, int val)
 {
@@ -76,7 +82,9 @@ static __always_inline struct ism_conn *pin(struct ism_sk *st, __u32 reason, __u
 		rec = bpf_map_lookup_elem(&conns, &token);
 	if (rec) {
 		rec->reason = reason;
-		rec->plane = ISM_PLANE_TCP;
+		/* Rings are the process's own business: it reports when it leaves them. */
+		if (rec->plane != ISM_PLANE_DIRECT)
+			rec->plane = ISM_PLANE_TCP;
 		ism_set(rec, ISM_CONN_PINNED);
 	}
 	if (st->listens) {
@@ -90,6 +98,161 @@ static __always_inline struct ism_conn *pin(struct ism_sk *st, __u32 reason, __u
 	return rec;
 }
 
+/* ---------------------------------------------------------------- our own level */
+
+static __always_inline int is_tcp(const struct bpf_sock *sk)
+{
+	return sk && sk->type == 1 /* SOCK_STREAM */ && sk->protocol == 6 /* IPPROTO_TCP */;
+}
+
+/* A connection has the capabilities that its handshake said; only what comes later is changed. */
+static __always_inline int set_caps(struct bpf_sockopt *opt, struct bpf_sock *sk)
+{
+	__u32 *val = opt->optval, caps;
+	struct ism_lkey key = {};
+	struct ism_listener *l;
+	struct ism_sk *st;
+	int more;
+
+	if ((void *)(val + 1) > opt->optval_end || *val & ~(ISM_CAP_DIRECT | ISM_CAP_RELAY))
+		return -ISM_EINVAL;
+	caps = *val;
+	st = bpf_sk_storage_get(&sk_conn, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!st)
+		return -ISM_ENOMEM;
+	more = (int)(caps & ISM_CAP_DIRECT) - (int)(st->caps & ISM_CAP_DIRECT);
+	st->caps = caps;
+	if (!st->listens || !more)
+		return 0;
+	key.netns = bpf_get_netns_cookie(opt);
+	key.port = sk->src_port;
+	l = bpf_map_lookup_elem(&listeners, &key);
+	if (l)
+		__sync_fetch_and_add(&l->direct, more);
+	return 0;
+}
+
+static __always_inline int report(struct bpf_sockopt *opt, struct bpf_sock *sk)
+{
+	struct ism_sock_report *r = opt->optval;
+	struct ism_conn *rec = 0;
+	struct ism_sk *st;
+	__u64 token;
+
+	if ((void *)(r + 1) > opt->optval_end ||
+	    (r->plane != ISM_PLANE_DIRECT && r->plane != ISM_PLANE_TCP) || r->reason >> 8 > 5)
+		return -ISM_EINVAL;
+	st = bpf_sk_storage_get(&sk_conn, sk, 0, 0);
+	if (st && st->token) {
+		token = st->token;
+		rec = bpf_map_lookup_elem(&conns, &token);
+	}
+	if (!rec || !(rec->flags & ISM_CONN_ESTABLISHED))
+		return -ISM_ENOENT;
+	/* Otherwise the kernel moves the bytes and knows better. */
+	if (!ism_both_direct(rec))
+		return -ISM_EOPNOTSUPP;
+	if (rec->plane != r->plane)
+		rec->switches++;
+	if (r->reason && rec->reason != r->reason)
+		ism_count_reason(r->reason);
+	if (r->plane == ISM_PLANE_DIRECT && !(rec->flags & ISM_CONN_ATTACHED)) {
+		ism_set(rec, ISM_CONN_ATTACHED);
+		if (rec->role == ISM_PASSIVE)
+			ism_count(direct, 1);
+	}
+	rec->plane = r->plane;
+	rec->last = r->plane;
+	rec->reason = r->reason;
+	return 0;
+}
+
+/* 1: not ours, let the kernel refuse it; 0: done; else negative errno. */
+static __always_inline int own_option(struct bpf_sockopt *opt, struct bpf_sock *sk)
+{
+	if (!is_tcp(sk))
+		return 1;
+	if (opt->optname == ISM_SO_CAPS)
+		return set_caps(opt, sk);
+	return opt->optname == ISM_SO_REPORT ? report(opt, sk) : 1;
+}
+
+static __always_inline void fill_info(struct ism_sock_info *info, const struct ism_conn *rec,
+				      __u64 token)
+{
+	const struct tcp_sock *tp = (const struct tcp_sock *)rec->sk;
+	__u64 peer_token = rec->peer;
+	const struct ism_conn *peer = peer_token ? bpf_map_lookup_elem(&conns, &peer_token) : 0;
+
+	info->token = token;
+	info->peer = peer_token;
+	info->cookie = rec->cookie;
+	info->caps = rec->caps;
+	info->peer_caps = rec->peer_caps;
+	info->reason = rec->reason;
+	if (rec->flags & ISM_CONN_ESTABLISHED)
+		info->flags |= ISM_SOCK_ESTABLISHED;
+	if (rec->flags & ISM_CONN_PINNED)
+		info->flags |= ISM_SOCK_PINNED;
+	if (rec->flags & (ISM_CONN_ENROLLED | ISM_CONN_LEAVING))
+		info->flags |= ISM_SOCK_ENROLLED;
+	if (peer && peer->peer == token)
+		info->flags |= ISM_SOCK_PAIRED;
+	/* The record is this very socket's, and the hook holds its lock. */
+	info->write_seq = KREAD(struct tcp_sock, tp, write_seq);
+	info->copied_seq = KREAD(struct tcp_sock, tp, copied_seq);
+	info->rcv_nxt = KREAD(struct tcp_sock, tp, rcv_nxt);
+}
+
+static __always_inline int get_info(struct bpf_sockopt *opt, struct bpf_sock *sk)
+{
+	struct ism_sock_info *info = opt->optval;
+	struct ism_ctl *c = ism_ctl();
+	struct ism_conn *rec = 0;
+	struct ism_sk *st;
+	__u64 token = 0;
+
+	if ((void *)(info + 1) > opt->optval_end || !c)
+		return -ISM_EINVAL;
+	__builtin_memset(info, 0, sizeof(*info));
+	info->word = c->word;
+	st = bpf_sk_storage_get(&sk_conn, sk, 0, 0);
+	if (st) {
+		info->caps = st->caps;
+		info->reason = st->pin;
+		info->flags = st->listens ? ISM_SOCK_LISTENS : 0;
+		token = st->token;
+		rec = bpf_map_lookup_elem(&conns, &token);
+	}
+	if (rec)
+		fill_info(info, rec, token);
+	return 0;
+}
+
+/* ---------------------------------------------------------------- the hooks */
+
+/*
+ * Every getsockopt() in the cgroup comes here, so what is not ours has to pass at once. A value longer
+ * than the kernel shows would be refused as truncated unless told to be left alone.
+ */
+SEC("cgroup/getsockopt")
+int ism_sockinfo(struct bpf_sockopt *opt)
+{
+	struct bpf_sock *sk = opt->sk;
+	int rc;
+
+	if (opt->level == ISM_SOL && opt->optname == ISM_SO_INFO && is_tcp(sk)) {
+		rc = get_info(opt, sk);
+		bpf_set_retval(rc);
+		if (!rc)
+			opt->optlen = sizeof(struct ism_sock_info);
+		return 1;
+	}
+	if (opt->optlen > ISM_PAGE)
+		opt->optlen = 0;
+	return 1;
+}
+
 SEC("cgroup/setsockopt")
 int ism_sockopt(struct bpf_sockopt *opt)
 {
@@ -98,12 +261,20 @@ int ism_sockopt(struct bpf_sockopt *opt)
 	struct ism_conn *rec;
 	struct ism_sk *st;
 	__u32 reason = 0;
-	int val = 0;
+	int val = 0, rc;
 
+	if (opt->level == ISM_SOL) {
+		rc = own_option(opt, sk);
+		if (rc > 0)
+			goto out;
+		if (!rc)
+			opt->optlen = -1; /* done: the kernel need not look at it */
+		else
+			bpf_set_retval(rc);
+		return !rc;
+	}
 	/* The kernel shows at most a page of the value; one of 0 bytes or of pages is not ours. */
-	if (opt->level != ISM_SOL_SOCKET && opt->level != ISM_SOL_TCP)
-		goto out;
-	if (!sk || sk->type != 1 /* SOCK_STREAM */ || sk->protocol != 6 /* IPPROTO_TCP */)
+	if ((opt->level != ISM_SOL_SOCKET && opt->level != ISM_SOL_TCP) || !is_tcp(sk))
 		goto out;
 	if ((void *)(optval + 1) <= opt->optval_end)
 		val = *optval;
@@ -125,8 +296,8 @@ int ism_sockopt(struct bpf_sockopt *opt)
 		return 0;
 	}
 out:
-	/* Values longer than a page would be refused as truncated unless told to be left alone. */
-	if (opt->optlen > 4096)
+	/* As in ism_sockinfo(). */
+	if (opt->optlen > ISM_PAGE)
 		opt->optlen = 0;
 	return 1;
 }

@@ -2,7 +2,8 @@
 /*
  * How a process talks to the BPF programs about one of its own sockets: setsockopt() and getsockopt()
  * at a level that no protocol has, answered by ism_sockopt and ism_sockinfo (bpf/sockopt.bpf.c) in
- * loaded cgroups. Where nothing is loaded the kernel says ENOPROTOOPT.
+ * loaded cgroups. Where nothing is loaded the kernel says ENOPROTOOPT to setsockopt() and EOPNOTSUPP
+ * to getsockopt(). EINVAL: the value is too short, or says what nobody knows.
  */
 #ifndef ISMREDIR_SOCKCTL_H
 #define ISMREDIR_SOCKCTL_H
@@ -14,12 +15,16 @@
 enum {
 	/*
 	 * set, __u32: what this socket can do, enum ism_opt_caps. Before connect() or listen(); a
-	 * listener's value counts for what it accepts from then on. May be repeated.
+	 * listener's value counts for what it accepts from then on, where all sockets that listen on
+	 * the port have it. May be repeated; a connection keeps what its handshake said.
 	 */
 	ISM_SO_CAPS = 1,
 	/* get, struct ism_sock_info: the connection's record and the kernel's byte positions */
 	ISM_SO_INFO = 2,
-	/* set, struct ism_sock_report: what `ismredir conns` shall show of this connection */
+	/*
+	 * set, struct ism_sock_report: what `ismredir conns` shall show of this connection. ENOENT:
+	 * it has no record; EOPNOTSUPP: not both ends can use rings.
+	 */
 	ISM_SO_REPORT = 3,
 };
 
@@ -33,12 +38,13 @@ enum ism_sock_info_flags {
 
 /**
  * struct ism_sock_info - answer to ISM_SO_INFO
- * @token, @peer: DMB tokens of this end and its partner; 0 when there is no record
+ * @token, @peer: DMB tokens of this end and its partner; 0 when there is no record, and then the
+ *                next four are 0 too. A FIN counts as one byte in sequence numbers.
  * @cookie: SO_COOKIE
  * @write_seq: TCP sequence number behind the last byte given to TCP by this end
  * @copied_seq: TCP sequence number behind the last byte that the application has read
  * @rcv_nxt: behind the last byte that has arrived
- * @caps, @peer_caps: enum ism_opt_caps of this end and of its partner
+ * @caps, @peer_caps: enum ism_opt_caps of this end and of its partner, the same at both ends
  * @flags: enum ism_sock_info_flags
  * @word: enum ism_word of the load
  * @reason: enum ism_reason

@@ -53,10 +53,10 @@ static void format_endpoint(const struct ism_conn *c, const __u8 *addr, unsigned
 	snprintf(buf, len, c->family == AF_INET6 ? "[%s]:%u" : "%s:%u", text, port);
 }
 
-/* skmsg only while the partner's record agrees. */
+/* Another plane than TCP takes two: the partner's record has to agree. */
 static unsigned int view_plane(const struct ism_conn_view *v)
 {
-	return v->mutual && v->conn.plane == ISM_PLANE_SKMSG ? ISM_PLANE_SKMSG : ISM_PLANE_TCP;
+	return v->mutual ? v->conn.plane : ISM_PLANE_TCP;
 }
 
 static int wanted(const struct filter *f, const struct ism_conn_view *v)

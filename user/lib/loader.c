@@ -192,7 +192,7 @@ static int place_sockmap_link(int prog_fd, int map_fd, int *ret_link, struct ism
 	return rc;
 }
 
-/* sk_msg and the sockopt hook come before the handshake that feeds them. */
+/* sk_msg and the sockopt hooks come before the handshake that feeds them. */
 static int place_links(struct ismredir_bpf *skel, const struct ism_policy *p, int *ret_link,
 		       struct ism_err *err)
 {
@@ -202,6 +202,9 @@ static int place_links(struct ismredir_bpf *skel, const struct ism_policy *p, in
 	for (unsigned int i = 0; !rc && i < p->n_cgroups; i++)
 		rc = place_cgroup_link(bpf_program__fd(skel->progs.ism_sockopt), &p->cgroups[i],
 				       "sockopt", BPF_CGROUP_SETSOCKOPT, err);
+	for (unsigned int i = 0; !rc && i < p->n_cgroups; i++)
+		rc = place_cgroup_link(bpf_program__fd(skel->progs.ism_sockinfo), &p->cgroups[i],
+				       "sockinfo", BPF_CGROUP_GETSOCKOPT, err);
 	for (unsigned int i = 0; !rc && i < p->n_cgroups; i++)
 		rc = place_cgroup_link(bpf_program__fd(skel->progs.ism_handshake), &p->cgroups[i],
 				       "sockops", BPF_CGROUP_SOCK_OPS, err);
@@ -215,7 +218,8 @@ static int drop_stale(const char *name, void *arg)
 	unsigned long long id;
 
 	if (sscanf(name, "link_sockops_%llu", &id) != 1 &&
-	    sscanf(name, "link_sockopt_%llu", &id) != 1)
+	    sscanf(name, "link_sockopt_%llu", &id) != 1 &&
+	    sscanf(name, "link_sockinfo_%llu", &id) != 1)
 		return 0;
 	for (unsigned int i = 0; i < p->n_cgroups; i++)
 		if (p->cgroups[i].id == id)

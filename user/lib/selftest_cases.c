@@ -46,6 +46,11 @@ static int attach_all(struct ism_case_env *env, struct ism_policy *p, struct ism
 	if (fd < 0)
 		return fd;
 	env->links[2] = fd;
+	fd = ism_loader_attach_cgroup(bpf_program__fd(s->progs.ism_sockinfo), &env->cg,
+				      BPF_CGROUP_GETSOCKOPT, err);
+	if (fd < 0)
+		return fd;
+	env->links[3] = fd;
 	return ism_loader_fill_maps(bpf_map__fd(s->maps.rules), bpf_map__fd(s->maps.ctl), p,
 				    ISM_WORD_ON, err);
 }
