@@ -98,31 +98,37 @@ struct ism_dmb_rx {
 
 /**
  * struct ism_dmb_stats - the partner's own counters; shown, never acted on
+ *
+ * First line, written by its sending side:
  * @tx_bytes, @tx_msgs: sent through this ring
- * @rx_bytes, @rx_msgs: received through the ring of the partner's own DMB
- * @tcp_tx_bytes, @tcp_rx_bytes: sent and received on TCP since the rings were attached
+ * @tcp_tx_bytes: sent on TCP since the rings were attached
  * @switches: how often its sending side changed between TCP and ring
- * @spins: waits that ended while spinning; @sleeps: waits that slept
  * @doorbells: doorbells that it rang
- * @timeouts: sleeps that only the safety timeout ended: must be 0
  * @reason: enum ism_reason why its sending side is on TCP, 0 on the ring
  * @pid: the process that wrote last
+ *
+ * Second line, written by its receiving side and its waits:
+ * @rx_bytes, @rx_msgs: received through the ring of the partner's own DMB
+ * @tcp_rx_bytes: received on TCP since the rings were attached
+ * @spins: waits that ended while spinning; @sleeps: waits that slept
+ * @timeouts: sleeps that only the safety timeout ended: must be 0
  */
 struct ism_dmb_stats {
 	__u64 tx_bytes;
 	__u64 tx_msgs;
-	__u64 rx_bytes;
-	__u64 rx_msgs;
 	__u64 tcp_tx_bytes;
-	__u64 tcp_rx_bytes;
 	__u64 switches;
-	__u64 spins;
-	__u64 sleeps;
 	__u64 doorbells;
-	__u64 timeouts;
 	__u32 reason;
 	__u32 pid;
-	__u8 reserved[32];
+	__u8 reserved_tx[16];
+	__u64 rx_bytes;
+	__u64 rx_msgs;
+	__u64 tcp_rx_bytes;
+	__u64 spins;
+	__u64 sleeps;
+	__u64 timeouts;
+	__u8 reserved_rx[16];
 };
 
 /* Where the parts are. @dmb is the start of the mapping. */

@@ -129,9 +129,15 @@ struct ism_slot {
 
 	_Atomic uint64_t spins, sleeps, doorbells, timeouts;
 	_Atomic uint32_t broken; /* partner wrote nonsense: ECONNRESET */
+	int32_t cpu_told; /* CPU last published */
+	_Atomic uint32_t plane_told; /* enum ism_plane that BPF was told */
 } __attribute__((aligned(128)));
 
 /* ---------------------------------------------------------------- of this process */
+
+/* How soon rings are asked for: operations or bytes of a connection, from ISMREDIR_AFTER. */
+extern uint32_t ism_after_msgs;
+extern uint64_t ism_after_bytes;
 
 struct ism_ep_item; /* epoll.c */
 
@@ -143,8 +149,6 @@ struct ism_ep_item; /* epoll.c */
  * @fds: descriptors of this process that refer to it
  * @own, @peer: the two DMBs as mapped here, NULL until attached in this process
  * @own_bell, @peer_bell: eventfds
- * @sock: a descriptor of the TCP socket that is ours to use where no application fd is at hand (-1
- *        normally: the application's own number is used)
  * @items: epoll registrations of this connection, under the epoll lock
  */
 struct conn {
@@ -157,6 +161,9 @@ struct conn {
 	void *peer;
 	uint32_t own_len, peer_len;
 	int own_bell, peer_bell;
+	int own_fd, peer_fd; /* the DMBs' memfds, kept for a restart of ismredird; -1 when fds are scarce */
+	_Atomic int fd_hint; /* a descriptor that referred to it last; see conn_any_fd() */
+	_Atomic uint32_t asked; /* this process has asked ismredird and has no answer yet */
 	struct ism_ep_item *items;
 	struct conn *next_free;
 	uint32_t index; /* place in the pool: names the connection in epoll data */
@@ -167,6 +174,7 @@ enum ism_fd_kind {
 	ISM_FD_TCP, /* a TCP socket without a connection: new, or listening */
 	ISM_FD_CONN, /* a connection that is a candidate or attached */
 	ISM_FD_EPOLL, /* an epoll instance that we know */
+	ISM_FD_PRIVATE, /* a descriptor of the shim itself: does not exist for the application */
 };
 
 /* What the table holds for a descriptor: kind in the low bits of a pointer. */
@@ -244,6 +252,8 @@ void conn_dup(int oldfd, int newfd);
 void conn_close(int fd);
 /** conn_plain() - never mind this one: plain TCP for good, all its fds become unknown */
 void conn_plain(struct conn *c);
+/** conn_any_fd() - a descriptor of the connection in this process, -1 when there is none */
+int conn_any_fd(struct conn *c);
 /** conn_exit() - the process exits: end all connections that only it holds */
 void conn_exit(void);
 
@@ -271,15 +281,20 @@ struct ism_attach {
 	int fd[ISM_FD_COUNT];
 };
 
-/** ism_daemon_ask() - 0 or -errno; the answer comes by ism_daemon_poll() */
-int ism_daemon_ask(int fd, uint64_t token, uint64_t share);
-/** ism_daemon_poll() - read answers that are there; calls conn.c's conn_answer() for each */
-void ism_daemon_poll(void);
+/** ism_daemon_ask() - 0 or -errno; the answer comes by ism_daemon_poll() and names @index */
+int ism_daemon_ask(int fd, uint64_t token, uint64_t share, uint32_t index);
+/**
+ * ism_daemon_poll() - read answers that are there; calls conn.c's conn_answer() for each
+ * @wait_ms: wait so long for the first one
+ */
+void ism_daemon_poll(int wait_ms);
 void ism_daemon_detach(uint64_t token);
 void ism_daemon_after_fork(void);
 /** ism_daemon_fds() - our own descriptors, for close_range() and closefrom(): is @fd one of them? */
 int ism_daemon_owns(int fd);
-void conn_answer(uint64_t token, int error, uint32_t reason, const struct ism_attach *a);
+/** conn_answer() - takes over the descriptors of @a, which is NULL when @error is set */
+void conn_answer(uint32_t index, uint64_t token, int error, uint32_t reason,
+		 const struct ism_attach *a);
 /** ism_private_fd() - move a descriptor of ours out of the application's way, CLOEXEC */
 int ism_private_fd(int fd);
 
@@ -302,6 +317,9 @@ ssize_t conn_send(struct conn *c, int fd, const struct iovec *iov, int iovcnt, i
 /**
  * conn_send_from() - move up to @len bytes from another descriptor into the connection (sendfile,
  * splice from a pipe): @fill reads into the pieces that it is given and returns bytes, 0 or -errno
+ *
+ * Return: bytes, 0, negative errno, or -EXDEV: sending is on TCP; let the kernel do it (the real
+ * sendfile() or splice()), then call conn_tx_end() with its result.
  */
 ssize_t conn_send_from(struct conn *c, int fd, size_t len, int flags,
 		       ssize_t (*fill)(void *arg, const struct iovec *v, int n), void *arg);
@@ -366,7 +384,8 @@ int conn_wait(struct conn *c, int fd, int want, uint64_t deadline);
  * Use: ism_spin_begin(); while (ism_spin_more()) look; ism_spin_end(hit).
  */
 struct ism_spin {
-	uint64_t until; /* TSC */
+	uint64_t until; /* CLOCK_MONOTONIC ns */
+	uint64_t start;
 	uint32_t *budget; /* ns, adapts */
 	uint32_t intr; /* ism_interrupts at the start */
 	uint32_t yields;
@@ -384,6 +403,22 @@ void ism_spin_end(struct ism_spin *s, int hit);
 int conn_partner_cpu(const struct conn *c);
 uint64_t ism_now_ns(void);
 int ism_my_cpu(void);
+
+/* Between io.c, wait.c and demote.c */
+
+/** io_serve() - the partner froze its ring or closed: send again what it has not read. tx_lock held. */
+void io_serve(struct conn *c, int fd);
+/** io_tx_forever() - from now on bytes take TCP, for @reason. tx_lock held. */
+void io_tx_forever(struct conn *c, uint32_t reason);
+/** io_may_have() - cheap and without locks: is there something to do for a waiter? */
+int io_may_have(struct conn *c, int want);
+/** io_break() - the partner wrote nonsense: end this connection */
+void io_break(struct conn *c, int fd);
+/** io_set_rx() - publish the receiving state: TCP position and ISM_RX_* bits. rx_lock held. */
+void io_set_rx(struct conn *c, uint64_t bits);
+/** io_stats() - show our counters in the partner's DMB */
+void io_stats_tx(struct conn *c);
+void io_stats_rx(struct conn *c);
 
 /* demote.c */
 

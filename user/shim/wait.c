@@ -1,0 +1,351 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * Waiting: spin as long as a wake-up would cost, then arm, look once more, and sleep in the kernel on
+ * the TCP socket and the bell together. docs/ring.rst, "waiting".
+ */
+#include "shim.h"
+#include <sched.h>
+#include <string.h>
+
+/* Spinning: bounds in ns, and how often to look at the clock. */
+#define SPIN_DEFAULT  50000
+#define SPIN_MIN      1000
+#define SPIN_MAX      100000
+#define SPIN_PROBE    32 /* a waiter that gave up spinning tries again once in so many waits */
+#define SPIN_CLOCK    8
+#define YIELDS	      24
+#define YIELD_SLOW_NS 60000 /* somebody else ran meanwhile: yielding costs a turn here */
+#define YIELD_REST_NS 20000000
+
+/* A sleeper looks by itself once in so long. Finding something then is a lost wake-up, and counted. */
+#define SAFETY_NS 1000000000ULL
+
+static __thread uint64_t no_yield_until;
+
+uint64_t ism_now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000000000ULL + ts.tv_nsec;
+}
+
+int ism_my_cpu(void)
+{
+	return sched_getcpu(); /* from the rseq area since glibc 2.35 */
+}
+
+static uint32_t spin_cap(void)
+{
+	uint32_t wake = ism_host()->wake_ns;
+
+	if (ism_host()->cpus == 1)
+		return 0;
+	if (!wake)
+		return SPIN_DEFAULT;
+	if (wake < SPIN_MIN)
+		return SPIN_MIN;
+	return wake > SPIN_MAX ? SPIN_MAX : wake;
+}
+
+/* ---------------------------------------------------------------- spinning */
+
+/*
+ * The adaptive state: the low 24 bits are the budget in ns, plus one so that 0 means "never used"; the
+ * high 8 bits count waits since the budget shrank to nothing.
+ */
+static uint32_t budget_get(uint32_t *state, uint32_t cap)
+{
+	uint32_t b = *state & 0xffffff, n = *state >> 24;
+
+	if (!b)
+		return cap;
+	b--;
+	if (b >= SPIN_MIN)
+		return b < cap ? b : cap;
+	*state = (n + 1) % SPIN_PROBE << 24 | (*state & 0xffffff);
+	return n + 1 == SPIN_PROBE ? cap : 0;
+}
+
+static void budget_set(uint32_t *state, uint32_t ns)
+{
+	*state = ns + 1;
+}
+
+void ism_spin_begin(struct ism_spin *s, uint32_t *budget, int partner_cpu)
+{
+	uint32_t cap = spin_cap(), ns = cap ? budget_get(budget, cap) : 0;
+	uint64_t now = ism_now_ns();
+
+	s->budget = budget;
+	s->intr = ism_interrupts;
+	s->loops = 0;
+	s->yields = 0;
+	/* In front of a partner on this very CPU spinning only keeps it from running. */
+	s->same_cpu = partner_cpu >= 0 && partner_cpu == ism_my_cpu();
+	if (s->same_cpu)
+		s->yields = now < no_yield_until ? 0 : YIELDS;
+	s->until = now + ns;
+	s->start = now;
+}
+
+static int yield_once(struct ism_spin *s)
+{
+	uint64_t before = ism_now_ns(), took;
+
+	if (!s->yields)
+		return 0;
+	s->yields--;
+	sched_yield();
+	took = ism_now_ns() - before;
+	if (took > YIELD_SLOW_NS) {
+		no_yield_until = before + took + YIELD_REST_NS;
+		s->yields = 0;
+	}
+	return 1;
+}
+
+int ism_spin_more(struct ism_spin *s)
+{
+	if (ism_interrupts != s->intr)
+		return 0;
+	if (s->same_cpu)
+		return yield_once(s);
+#if defined(__x86_64__) || defined(__i386__)
+	__builtin_ia32_pause();
+#elif defined(__aarch64__)
+	__asm__ volatile("isb" ::: "memory");
+#endif
+	if (++s->loops % SPIN_CLOCK)
+		return 1;
+	return ism_now_ns() < s->until;
+}
+
+/*
+ * Like the kernel's halt polling (virt/kvm grow_halt_poll_ns()): grow when the event came while
+ * spinning, or soon after; shrink when spinning was in vain.
+ */
+void ism_spin_end(struct ism_spin *s, int hit)
+{
+	uint32_t cap = spin_cap(), ns = (*s->budget & 0xffffff);
+
+	if (s->same_cpu)
+		return;
+	ns = ns ? ns - 1 : cap;
+	if (hit || ism_now_ns() - s->start < 2ULL * cap)
+		ns = ns < SPIN_MIN ? cap / 2 : ns + ns / 2;
+	else
+		ns /= 2;
+	budget_set(s->budget, ns < cap ? ns : cap);
+}
+
+int conn_partner_cpu(const struct conn *c)
+{
+	return __atomic_load_n(&ism_dmb_tx(c->own)->cpu, __ATOMIC_RELAXED);
+}
+
+/* ---------------------------------------------------------------- doorbells */
+
+static uint32_t next_want(struct ism_slot *s)
+{
+	uint32_t v = atomic_fetch_add(&s->want_seq, 1) + 1;
+
+	return v ? v : atomic_fetch_add(&s->want_seq, 1) + 1;
+}
+
+uint64_t conn_word(const struct conn *c, int want)
+{
+	if (want & ISM_WANT_DATA)
+		return ism_ring_word(c->own);
+	return __atomic_load_n(&ism_dmb_rx(c->own)->cons, __ATOMIC_ACQUIRE);
+}
+
+/*
+ * A value that was armed is good for one ring. As long as the word has not moved since, it cannot have
+ * been used, so there is nothing to do; the word is read before the value is stored, so that what comes
+ * in between makes the next arming effective.
+ */
+static void arm(_Atomic uint32_t *mine, _Atomic uint64_t *armed, uint32_t *theirs, uint64_t word,
+		struct ism_slot *s)
+{
+	uint32_t v;
+
+	if (atomic_load(mine) && atomic_load(armed) == word)
+		return;
+	v = next_want(s);
+	atomic_store(armed, word);
+	atomic_store(mine, v);
+	__atomic_store_n(theirs, v, __ATOMIC_RELEASE);
+}
+
+void conn_arm(struct conn *c, int want)
+{
+	struct ism_slot *s = c->slot;
+
+	if (want & ISM_WANT_DATA)
+		arm(&s->want_data, &s->armed_word, &ism_dmb_rx(c->peer)->want_data,
+		    conn_word(c, ISM_WANT_DATA), s);
+	if (want & ISM_WANT_SPACE)
+		arm(&s->want_space, &s->armed_cons, &ism_dmb_tx(c->peer)->want_space,
+		    conn_word(c, ISM_WANT_SPACE), s);
+}
+
+void conn_disarm(struct conn *c, int want)
+{
+	struct ism_slot *s = c->slot;
+
+	/* Other sleepers on this connection still count on the value. */
+	if (want & ISM_WANT_DATA && atomic_load(&s->want_data) && !atomic_load(&s->rx_waiters)) {
+		atomic_store(&s->want_data, 0);
+		__atomic_store_n(&ism_dmb_rx(c->peer)->want_data, 0, __ATOMIC_RELEASE);
+	}
+	if (want & ISM_WANT_SPACE && atomic_load(&s->want_space) && !atomic_load(&s->tx_waiters)) {
+		atomic_store(&s->want_space, 0);
+		__atomic_store_n(&ism_dmb_tx(c->peer)->want_space, 0, __ATOMIC_RELEASE);
+	}
+}
+
+static void ring_bell(struct conn *c)
+{
+	static const uint64_t one = 1;
+	int saved = errno;
+
+	if (real.write(c->peer_bell, &one, sizeof(one)) == sizeof(one))
+		atomic_fetch_add_explicit(&c->slot->doorbells, 1, memory_order_relaxed);
+	errno = saved;
+}
+
+/*
+ * Publish, full fence, look whether the other side sleeps: with the sleeper's store, fence, look this
+ * is Dekker's scheme; without either fence a wake-up is lost now and then.
+ */
+void conn_ring(struct conn *c, int what)
+{
+	struct ism_slot *s = c->slot;
+	uint32_t v;
+
+	atomic_thread_fence(memory_order_seq_cst);
+	if (what & ISM_WANT_DATA) {
+		v = __atomic_load_n(&ism_dmb_rx(c->own)->want_data, __ATOMIC_RELAXED);
+		if (v && v != s->rung_data) {
+			s->rung_data = v;
+			ring_bell(c);
+		}
+	}
+	if (what & ISM_WANT_SPACE) {
+		v = __atomic_load_n(&ism_dmb_tx(c->own)->want_space, __ATOMIC_RELAXED);
+		if (v && atomic_exchange(&s->rung_space, v) != v)
+			ring_bell(c);
+	}
+}
+
+/* ---------------------------------------------------------------- sleeping */
+
+static void wake_own(struct conn *c)
+{
+	static const uint64_t one = 1;
+
+	real.write(c->own_bell, &one, sizeof(one));
+}
+
+/*
+ * The bell is one for both directions and all tasks of this end. Who drains it may take a ring that was
+ * meant for another one that is about to sleep; so it rings again for those whose condition holds.
+ */
+static void drain_bell(struct conn *c)
+{
+	struct ism_slot *s = c->slot;
+	uint64_t n;
+
+	real.read(c->own_bell, &n, sizeof(n));
+	if ((atomic_load(&s->rx_waiters) && io_may_have(c, ISM_WANT_DATA)) ||
+	    (atomic_load(&s->tx_waiters) && io_may_have(c, ISM_WANT_SPACE)))
+		wake_own(c);
+}
+
+/*
+ * What of the TCP socket ends a sleep. A writer on the ring wants to know of the partner's death only: a
+ * FIN that its shim announced is a half-close and no reason to wake.
+ */
+static short tcp_events(struct conn *c, int want)
+{
+	if (want & ISM_WANT_DATA)
+		return POLLIN | POLLRDHUP;
+	if (atomic_load(&c->slot->tx_state) != ISM_TX_RING)
+		return POLLOUT;
+	return ism_ring_word(c->own) & ISM_PROD_FIN ? 0 : POLLRDHUP;
+}
+
+/* One sleep. 1: look again; 0: nothing happened; negative errno. */
+static int sleep_once(struct conn *c, int fd, int want, uint64_t ns)
+{
+	struct pollfd p[2] = { { .fd = fd, .events = tcp_events(c, want) },
+			       { .fd = c->own_bell, .events = POLLIN } };
+	struct timespec ts = { .tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000 };
+	int n = real.ppoll(p, 2, &ts, NULL);
+
+	if (n < 0)
+		return -errno;
+	if (p[0].revents)
+		atomic_store(&c->slot->tcp_hint, 1);
+	if (p[1].revents)
+		drain_bell(c);
+	return n > 0;
+}
+
+static int sleep_armed(struct conn *c, int fd, int want, uint64_t deadline, uint32_t intr)
+{
+	struct ism_slot *s = c->slot;
+	uint64_t now, ns;
+	int rc;
+
+	for (;;) {
+		conn_arm(c, want);
+		atomic_thread_fence(memory_order_seq_cst);
+		if (io_may_have(c, want))
+			return 0;
+		now = ism_now_ns();
+		if (deadline && now >= deadline)
+			return -EAGAIN;
+		ns = deadline && deadline - now < SAFETY_NS ? deadline - now : SAFETY_NS;
+		atomic_fetch_add_explicit(&s->sleeps, 1, memory_order_relaxed);
+		rc = sleep_once(c, fd, want, ns);
+		if (rc > 0)
+			return 0;
+		/* recv() is restarted after handlers with SA_RESTART, unless a timeout is set: signal(7) */
+		if (rc == -EINTR && (deadline || ism_interrupts != intr))
+			return -EINTR;
+		if (rc < 0 && rc != -EINTR)
+			return rc;
+		if (rc == 0 && io_may_have(c, want)) {
+			atomic_fetch_add(&s->timeouts, 1);
+			return 0;
+		}
+	}
+}
+
+int conn_wait(struct conn *c, int fd, int want, uint64_t deadline)
+{
+	struct ism_slot *s = c->slot;
+	int data = want & ISM_WANT_DATA, rc, hit = 0;
+	_Atomic uint32_t *waiters = data ? &s->rx_waiters : &s->tx_waiters;
+	struct ism_spin spin;
+
+	ism_spin_begin(&spin, data ? &s->rx_budget : &s->tx_budget, conn_partner_cpu(c));
+	do {
+		hit = io_may_have(c, want);
+	} while (!hit && ism_spin_more(&spin));
+	if (hit) {
+		ism_spin_end(&spin, 1);
+		atomic_fetch_add_explicit(&s->spins, 1, memory_order_relaxed);
+		return 0;
+	}
+	if (ism_interrupts != spin.intr)
+		return -EINTR;
+	atomic_fetch_add(waiters, 1);
+	rc = sleep_armed(c, fd, want, deadline, spin.intr);
+	atomic_fetch_sub(waiters, 1);
+	conn_disarm(c, want);
+	ism_spin_end(&spin, 0);
+	return rc;
+}
