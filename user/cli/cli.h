@@ -29,20 +29,25 @@ struct cli {
 /**
  * struct cli_command - one verb
  * @run: gets argv after the verb; returns an exit status
+ * @raw: what follows belongs to another program: no global options are looked for in it
  */
 struct cli_command {
 	const char *name;
 	const char *args;
 	const char *help;
 	int (*run)(struct cli *c, int argc, char **argv);
+	int raw;
 };
 
 int cmd_check(struct cli *c, int argc, char **argv);
 int cmd_conns(struct cli *c, int argc, char **argv);
+int cmd_dmbs(struct cli *c, int argc, char **argv);
 int cmd_explain(struct cli *c, int argc, char **argv);
+int cmd_fabrics(struct cli *c, int argc, char **argv);
 int cmd_load(struct cli *c, int argc, char **argv);
 int cmd_peers(struct cli *c, int argc, char **argv);
 int cmd_policy(struct cli *c, int argc, char **argv);
+int cmd_run(struct cli *c, int argc, char **argv);
 int cmd_status(struct cli *c, int argc, char **argv);
 int cmd_unload(struct cli *c, int argc, char **argv);
 

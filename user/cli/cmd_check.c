@@ -3,10 +3,14 @@
 #define _GNU_SOURCE
 #include "cli.h"
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+#include "control_client.h"
 #include "loader.h"
 #include "pins.h"
+#include "preload.h"
 #include "selftest.h"
 
 static const char *const verdicts[] = { "usable", "degraded", "refused" };
@@ -25,16 +29,66 @@ static const char *advice(enum ism_verdict v)
 	}
 }
 
+/* The direct plane takes the kernel, the library and the daemon. */
+struct direct {
+	enum ism_verdict verdict;
+	struct ism_err why;
+	const char *advice;
+};
+
+static void check_direct(const struct ism_selftest *st, struct direct *d)
+{
+	char path[PATH_MAX];
+	int fd;
+
+	memset(d, 0, sizeof(*d));
+	d->verdict = ISM_REFUSED;
+	d->advice = "load serves it not; see the failed tests";
+	if (st->direct == ISM_REFUSED) {
+		ism_err_set(&d->why, -EOPNOTSUPP, "%s", st->direct_why);
+		return;
+	}
+	d->advice = "install " ISM_PRELOAD_NAME ", or say by ISMREDIR_PRELOAD where it is";
+	if (preload_find(path, sizeof(path), &d->why))
+		return;
+	d->verdict = ISM_DEGRADED;
+	d->advice = "start ismredird; until then connections between programs that `ismredir run` "
+		    "started stay on TCP";
+	fd = ism_control_open(&d->why);
+	if (fd < 0)
+		return;
+	close(fd);
+	d->verdict = ISM_USABLE;
+	d->advice = "";
+}
+
+static void plane_json(struct json_object *planes, const char *name, enum ism_verdict v,
+		       const char *why, const char *todo)
+{
+	struct json_object *p = json_object_new_object();
+
+	put_str(p, "verdict", verdicts[v]);
+	put_str(p, "why", why);
+	put_str(p, "advice", todo);
+	json_object_object_add(planes, name, p);
+}
+
+static void plane_text(const char *name, enum ism_verdict v, const char *why, const char *todo)
+{
+	printf("plane %s: %s%s%s\n", name, verdicts[v], *why ? ": " : "", why);
+	if (*todo)
+		printf("  %s\n", todo);
+}
+
 static void check_json(const struct cli *c, const struct ism_selftest *st, const char *bpffs)
 {
 	struct json_object *o = json_object_new_object(), *planes = json_object_new_object();
-	struct json_object *tests = json_object_new_array(), *p, *t;
+	struct json_object *tests = json_object_new_array(), *t;
+	struct direct d;
 
-	p = json_object_new_object();
-	put_str(p, "verdict", verdicts[st->verdict]);
-	put_str(p, "why", st->why);
-	put_str(p, "advice", advice(st->verdict));
-	json_object_object_add(planes, "skmsg", p);
+	check_direct(st, &d);
+	plane_json(planes, "skmsg", st->verdict, st->why, advice(st->verdict));
+	plane_json(planes, "direct", d.verdict, d.why.text, d.advice);
 	json_object_object_add(o, "planes", planes);
 	put_str(o, "bpffs", bpffs);
 	for (unsigned int i = 0; i < st->n; i++) {
@@ -58,6 +112,7 @@ static void check_text(const struct ism_selftest *st, const char *bpffs)
 	static const char *const columns[] = { "Test", "Result", ">ms", "What", "Detail", NULL };
 	struct libscols_table *t = cli_table(columns);
 	struct libscols_line *l;
+	struct direct d;
 
 	for (unsigned int i = 0; i < st->n; i++) {
 		const struct ism_test_report *r = &st->test[i];
@@ -70,12 +125,13 @@ static void check_text(const struct ism_selftest *st, const char *bpffs)
 		cli_cell(l, 4, "%s", r->detail);
 	}
 	cli_table_done(t, NULL);
-	printf("\nplane skmsg: %s%s%s\n", verdicts[st->verdict], *st->why ? ": " : "", st->why);
-	if (*advice(st->verdict))
-		printf("  %s\n", advice(st->verdict));
+	putchar('\n');
+	plane_text("skmsg", st->verdict, st->why, advice(st->verdict));
 	for (unsigned int i = 0; i < st->n; i++)
 		if (st->test[i].result == ISM_TEST_FAIL && *st->test[i].todo)
 			printf("  %s: %s\n", st->test[i].name, st->test[i].todo);
+	check_direct(st, &d);
+	plane_text("direct", d.verdict, d.why.text, d.advice);
 	if (*bpffs)
 		printf("  bpffs: %s\n", bpffs);
 }

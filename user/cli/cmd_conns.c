@@ -8,9 +8,11 @@
 #include <string.h>
 #include <strings.h>
 #include <time.h>
+#include <ismredir/option.h>
 #include "inspect.h"
 #include "policy.h"
 #include "reasons.h"
+#include "rings.h"
 
 struct filter {
 	int listeners;
@@ -25,6 +27,18 @@ struct listing {
 	const struct filter *f;
 	struct json_object *array; /* one of the two */
 	struct libscols_table *table;
+	struct rings rings; /* asked for when the first connection on rings is met */
+	int asked;
+};
+
+/* One line: the record, and for the direct plane what the daemon knows of the two rings. */
+struct shown {
+	const struct ism_conn_view *v;
+	unsigned int plane;
+	const struct ism_msg_dmb *in; /* the ring that this end reads, or NULL */
+	const struct ism_msg_dmb *out; /* the ring that it writes, with its counters, or NULL */
+	char local[80];
+	char peer[80];
 };
 
 /* include/net/tcp_states.h */
@@ -97,9 +111,44 @@ static void put_comm(struct json_object *o, const char *comm)
 	json_object_object_add(o, "comm", json_object_new_string_len(comm, strnlen(comm, 16)));
 }
 
-static void add_json(struct json_object *array, const struct ism_conn_view *v, const char *local,
-		     const char *peer)
+/* The kernel's view of switches and reason ends where the rings begin. */
+static unsigned long long shown_switches(const struct shown *s)
 {
+	return s->v->conn.switches + (s->out ? s->out->stats.switches : 0);
+}
+
+static unsigned int shown_reason(const struct shown *s)
+{
+	return s->out ? s->out->stats.reason : s->v->conn.reason;
+}
+
+static unsigned long long shown_backlog(const struct shown *s)
+{
+	return s->in ? s->in->fill : s->v->backlog;
+}
+
+static void add_rings(struct json_object *o, const struct shown *s)
+{
+	const struct ism_dmb_stats *st;
+
+	if (s->in) {
+		put_u64(o, "ring_size", s->in->ring_size);
+		put_u64(o, "ring_fill", s->in->fill);
+	}
+	if (!s->out)
+		return;
+	st = &s->out->stats;
+	put_u64(o, "ring_bytes", st->tx_bytes);
+	put_u64(o, "ring_msgs", st->tx_msgs);
+	put_u64(o, "spins", st->spins);
+	put_u64(o, "sleeps", st->sleeps);
+	put_u64(o, "doorbells", st->doorbells);
+	put_u64(o, "timeouts", st->timeouts);
+}
+
+static void add_json(struct json_object *array, const struct shown *s)
+{
+	const struct ism_conn_view *v = s->v;
 	const struct ism_conn *c = &v->conn;
 	struct json_object *o = json_object_new_object();
 
@@ -107,17 +156,20 @@ static void add_json(struct json_object *array, const struct ism_conn_view *v, c
 	put_token(o, "peer_token", c->peer);
 	put_str(o, "state", state_name(view_state(v)));
 	put_str(o, "family", c->family == AF_INET6 ? "inet6" : "inet");
-	put_str(o, "local", local);
-	put_str(o, "peer", peer);
+	put_str(o, "local", s->local);
+	put_str(o, "peer", s->peer);
 	put_str(o, "role", c->role == ISM_PASSIVE ? "passive" : "active");
-	put_str(o, "plane", ism_plane_name(view_plane(v)));
+	put_str(o, "plane", ism_plane_name(s->plane));
 	put_str(o, "last", ism_plane_name(c->last));
-	put_str(o, "reason", ism_reason_name(c->reason));
+	put_str(o, "reason", ism_reason_name(shown_reason(s)));
+	put_bool(o, "direct", c->caps & ISM_CAP_DIRECT);
+	put_bool(o, "peer_direct", c->peer_caps & ISM_CAP_DIRECT);
 	put_u64(o, "redir_bytes", c->redir_bytes);
 	put_u64(o, "redir_msgs", c->redir_msgs);
 	put_u64(o, "tcp_bytes", c->tcp_bytes);
-	put_u64(o, "switches", c->switches);
-	put_u64(o, "backlog", v->backlog);
+	put_u64(o, "switches", shown_switches(s));
+	add_rings(o, s);
+	put_u64(o, "backlog", shown_backlog(s));
 	put_u64(o, "rx_queue", v->rx_queue);
 	put_u64(o, "pid", c->pid);
 	put_u64(o, "uid", c->uid);
@@ -129,23 +181,23 @@ static void add_json(struct json_object *array, const struct ism_conn_view *v, c
 	json_object_array_add(array, o);
 }
 
-static void add_row(struct libscols_table *t, const struct ism_conn_view *v, const char *local,
-		    const char *peer)
+static void add_row(struct libscols_table *t, const struct shown *s)
 {
-	const struct ism_conn *c = &v->conn;
+	const struct ism_conn *c = &s->v->conn;
 	struct libscols_line *l = cli_row(t);
 	char a[16], b[16], q[16];
 
-	cli_cell(l, 0, "%s", state_name(view_state(v)));
-	cli_cell(l, 1, "%s", local);
-	cli_cell(l, 2, "%s", peer);
-	cli_cell(l, 3, "%s", ism_plane_name(view_plane(v)));
-	cli_cell(l, 4, "%s", cli_bytes(a, sizeof(a), c->redir_bytes));
+	cli_cell(l, 0, "%s", state_name(view_state(s->v)));
+	cli_cell(l, 1, "%s", s->local);
+	cli_cell(l, 2, "%s", s->peer);
+	cli_cell(l, 3, "%s", ism_plane_name(s->plane));
+	cli_cell(l, 4, "%s",
+		 cli_bytes(a, sizeof(a), s->out ? s->out->stats.tx_bytes : c->redir_bytes));
 	cli_cell(l, 5, "%s", cli_bytes(b, sizeof(b), c->tcp_bytes));
-	cli_cell(l, 6, "%s", cli_bytes(q, sizeof(q), v->backlog));
-	cli_cell(l, 7, "%llu", (unsigned long long)c->switches);
-	cli_cell(l, 8, "%s", ism_reason_name(c->reason));
-	cli_cell(l, 9, "%016llx", (unsigned long long)v->token);
+	cli_cell(l, 6, "%s", cli_bytes(q, sizeof(q), shown_backlog(s)));
+	cli_cell(l, 7, "%llu", shown_switches(s));
+	cli_cell(l, 8, "%s", ism_reason_name(shown_reason(s)));
+	cli_cell(l, 9, "%016llx", (unsigned long long)s->v->token);
 	cli_cell(l, 10, "%u", c->pid);
 	cli_cell(l, 11, "%.16s", c->comm);
 }
@@ -155,19 +207,30 @@ static const char *const conn_columns[] = { "State",  "Local Address", "Peer Add
 					    "Reason", "Token",	       ">PID",	       "Command",
 					    NULL };
 
+static void find_rings(struct listing *l, struct shown *s)
+{
+	if (!l->asked)
+		rings_load(&l->rings);
+	l->asked = 1;
+	s->in = rings_owned(&l->rings, s->v->token);
+	s->out = rings_written(&l->rings, s->v->token);
+}
+
 static int one_conn(const struct ism_conn_view *v, void *arg)
 {
 	struct listing *l = arg;
-	char local[80], peer[80];
+	struct shown s = { .v = v, .plane = view_plane(v) };
 
 	if (!wanted(l->f, v))
 		return 0;
-	format_endpoint(&v->conn, v->conn.laddr, v->conn.lport, local, sizeof(local));
-	format_endpoint(&v->conn, v->conn.raddr, v->conn.rport, peer, sizeof(peer));
+	if (s.plane == ISM_PLANE_DIRECT)
+		find_rings(l, &s);
+	format_endpoint(&v->conn, v->conn.laddr, v->conn.lport, s.local, sizeof(s.local));
+	format_endpoint(&v->conn, v->conn.raddr, v->conn.rport, s.peer, sizeof(s.peer));
 	if (l->array)
-		add_json(l->array, v, local, peer);
+		add_json(l->array, &s);
 	else
-		add_row(l->table, v, local, peer);
+		add_row(l->table, &s);
 	return 0;
 }
 
@@ -193,6 +256,7 @@ static int one_listener(const void *key, const void *value, void *arg)
 		put_u64(o, "port", k->port);
 		put_u64(o, "netns", k->netns);
 		put_u64(o, "sockets", v->refs);
+		put_u64(o, "direct", v->direct);
 		put_u64(o, "answers", v->answers);
 		put_str(o, "reason", ism_reason_name(v->pin));
 		put_bool(o, "before_load", before);
@@ -271,6 +335,7 @@ int cmd_conns(struct cli *c, int argc, char **argv)
 				     sizeof(struct ism_listener), one_listener, &l, &err);
 	else
 		rc = ism_inspect_conns(one_conn, &l, &err);
+	rings_free(&l.rings);
 	if (rc) {
 		json_object_put(l.array);
 		scols_unref_table(l.table);

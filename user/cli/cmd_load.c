@@ -8,6 +8,7 @@
 #include "inspect.h"
 #include "loader.h"
 #include "pins.h"
+#include "reasons.h"
 #include "selftest.h"
 
 struct load_args {
@@ -83,7 +84,18 @@ static int allowed_by_tests(const struct load_args *a, char *warning, size_t len
 	int rc = st ? ism_selftest_run(st, err) : -ENOMEM;
 
 	warning[0] = 0;
-	if (rc || st->verdict == ISM_USABLE)
+	if (rc)
+		goto out;
+	if (!ism_policy_redirects(&a->policy)) {
+		if (st->direct == ISM_REFUSED)
+			rc = ism_err_set(
+				err, -EOPNOTSUPP,
+				"plane direct is refused on this kernel: %s; see `ismredir "
+				"check`",
+				st->direct_why);
+		goto out;
+	}
+	if (st->verdict == ISM_USABLE)
 		goto out;
 	if (st->verdict == ISM_REFUSED) {
 		rc = ism_err_set(err, -EOPNOTSUPP,
@@ -130,16 +142,17 @@ static void print_loaded(const struct cli *c, const struct load_args *a,
 		cli_print_json(c, o);
 		return;
 	}
-	printf("%s plane skmsg, pinned at %s\n",
-	       r->replaced ? "replaced:" : "loaded:", ism_pin_dir());
+	printf("%s plane %s, pinned at %s\n",
+	       r->replaced ? "replaced:" : "loaded:", ism_policy_redirects(p) ? "skmsg" : "direct",
+	       ism_pin_dir());
 	for (unsigned int i = 0; i < p->n_cgroups; i++)
 		printf("  cgroup  %s\n", p->cgroups[i].path);
 	for (unsigned int i = 0; i < p->n_rules; i++) {
 		ism_rule_format(&p->rules[i], line, sizeof(line));
 		printf("  rule    %s\n", line);
 	}
-	printf("  default %s\n",
-	       p->ctl.default_plane == ISM_PLANE_SKMSG ? "skmsg, peer local" : "tcp");
+	printf("  default %s%s\n", ism_plane_name(p->ctl.default_plane),
+	       p->ctl.default_plane == ISM_PLANE_TCP ? "" : ", peer local");
 	printf("  listeners armed: %u\n", r->armed);
 	if (r->refused)
 		printf("  listeners that this kernel cannot arm: %u (restart those servers)\n",

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
+#include "control_client.h"
 #include "inspect.h"
 #include "pins.h"
 #include "policy.h"
@@ -20,9 +22,12 @@ struct status {
 	__u64 reasons[ISM_REASON_SLOTS];
 	unsigned long long now;
 	unsigned long long skmsg;
+	unsigned long long direct;
 	unsigned long long backlog;
 	unsigned long long redir_bytes, redir_msgs, tcp_bytes;
 	struct json_object *cgroups;
+	int daemon; /* it answers: */
+	struct ism_msg_status d;
 };
 
 static int count_conn(const struct ism_conn_view *v, void *arg)
@@ -33,6 +38,7 @@ static int count_conn(const struct ism_conn_view *v, void *arg)
 		return 0;
 	s->now++;
 	s->skmsg += v->mutual && v->conn.plane == ISM_PLANE_SKMSG;
+	s->direct += v->mutual && v->conn.plane == ISM_PLANE_DIRECT;
 	s->backlog += v->backlog;
 	s->redir_bytes += v->conn.redir_bytes;
 	s->redir_msgs += v->conn.redir_msgs;
@@ -53,10 +59,21 @@ static int add_cgroup(__u64 id, const char *path, void *arg)
 	return 0;
 }
 
+static void ask_daemon(struct status *s)
+{
+	int fd = ism_control_open(NULL);
+
+	if (fd < 0)
+		return;
+	s->daemon = !ism_control_status(fd, &s->d, NULL);
+	close(fd);
+}
+
 static int collect(struct status *s, struct ism_err *err)
 {
 	int rc = ism_inspect_ctl(&s->ctl, err);
 
+	ask_daemon(s);
 	s->cgroups = json_object_new_array();
 	if (!rc)
 		rc = ism_inspect_stats(&s->stats, err);
@@ -72,6 +89,44 @@ static int collect(struct status *s, struct ism_err *err)
 	return rc;
 }
 
+static struct json_object *daemon_json(const struct status *s)
+{
+	const struct ism_msg_status *d = &s->d;
+	struct json_object *o;
+
+	if (!s->daemon)
+		return NULL;
+	o = json_object_new_object();
+	put_u64(o, "pid", d->pid);
+	put_str(o, "word", ism_word_name(d->word));
+	put_u64(o, "uptime_ms", d->uptime_ms);
+	put_u64(o, "clients", d->clients);
+	put_u64(o, "pairs", d->pairs);
+	put_u64(o, "attaches", d->attaches);
+	put_u64(o, "detaches", d->detaches);
+	put_u64(o, "resumes", d->resumes);
+	put_u64(o, "refused", d->refused);
+	put_u64(o, "malformed", d->malformed);
+	put_u64(o, "ring_bytes", d->ring_bytes);
+	put_u64(o, "ring_msgs", d->ring_msgs);
+	put_u64(o, "tcp_bytes", d->tcp_bytes);
+	put_u64(o, "doorbells", d->doorbells);
+	put_u64(o, "spins", d->spins);
+	put_u64(o, "sleeps", d->sleeps);
+	put_u64(o, "timeouts", d->timeouts);
+	put_u64(o, "mem_bytes", d->mem_bytes);
+	put_u64(o, "mem_limit", d->mem_limit);
+	return o;
+}
+
+/* What the direct plane can do now: it takes the load and the daemon. */
+static const char *direct_word(const struct status *s)
+{
+	if (!s->daemon)
+		return "no_daemon";
+	return ism_word_name(s->ctl.word == ISM_WORD_ON ? s->d.word : s->ctl.word);
+}
+
 static void status_json(const struct cli *c, struct status *s)
 {
 	struct json_object *o = json_object_new_object(), *sub;
@@ -83,16 +138,20 @@ static void status_json(const struct cli *c, struct status *s)
 	json_object_object_add(o, "cgroups", json_object_get(s->cgroups));
 	sub = json_object_new_object();
 	put_str(sub, "skmsg", ism_word_name(s->ctl.word));
+	put_str(sub, "direct", direct_word(s));
 	json_object_object_add(o, "planes", sub);
 	sub = json_object_new_object();
 	put_u64(sub, "now", s->now);
 	put_u64(sub, "skmsg", s->skmsg);
-	put_u64(sub, "ever", s->stats.pairs);
+	put_u64(sub, "direct", s->direct);
+	put_u64(sub, "ever", s->stats.pairs + s->stats.direct);
 	json_object_object_add(o, "connections", sub);
 	sub = json_object_new_object();
 	put_u64(sub, "offers", s->stats.offers);
 	put_u64(sub, "answers", s->stats.answers);
 	put_u64(sub, "pairs", s->stats.pairs);
+	put_u64(sub, "direct_pairs", s->stats.direct_pairs);
+	put_u64(sub, "direct", s->stats.direct);
 	put_u64(sub, "ended", s->stats.ended);
 	put_u64(sub, "listeners", s->stats.listeners);
 	put_u64(sub, "smc_seen", s->stats.smc_seen);
@@ -101,12 +160,31 @@ static void status_json(const struct cli *c, struct status *s)
 	put_u64(sub, "tcp_bytes", s->tcp_bytes);
 	put_u64(sub, "backlog", s->backlog);
 	json_object_object_add(o, "stats", sub);
+	json_object_object_add(o, "daemon", daemon_json(s));
 	sub = json_object_new_object();
 	for (r = ism_reason_table(); r->name; r++)
 		if (s->reasons[ISM_REASON_SLOT(r->code)])
 			put_u64(sub, r->name, s->reasons[ISM_REASON_SLOT(r->code)]);
 	json_object_object_add(o, "reasons", sub);
 	cli_print_json(c, o);
+}
+
+static void direct_text(const struct status *s)
+{
+	const struct ism_msg_status *d = &s->d;
+	char a[16], b[16], m[16];
+
+	if (!s->daemon) {
+		printf("plane direct: ismredird is not running\n");
+		return;
+	}
+	printf("plane direct: %s, ismredird is process %u, %u program%s, %u connection%s on rings\n",
+	       direct_word(s), d->pid, d->clients, d->clients == 1 ? "" : "s", d->pairs,
+	       d->pairs == 1 ? "" : "s");
+	printf("  rings: %s in %llu messages, %s by TCP beside them, %llu doorbells, %s of memory\n",
+	       cli_bytes(a, sizeof(a), d->ring_bytes), (unsigned long long)d->ring_msgs,
+	       cli_bytes(b, sizeof(b), d->tcp_bytes), (unsigned long long)d->doorbells,
+	       cli_bytes(m, sizeof(m), d->mem_bytes));
 }
 
 static void status_text(struct status *s)
@@ -121,8 +199,13 @@ static void status_text(struct status *s)
 	for (size_t i = 0; i < json_object_array_length(s->cgroups); i++)
 		printf("  cgroup %s\n",
 		       json_object_get_string(json_object_array_get_idx(s->cgroups, i)));
+	direct_text(s);
 	printf("connections: %llu ends now, %llu accelerated; %llu accelerated ever\n", s->now,
-	       s->skmsg, (unsigned long long)s->stats.pairs);
+	       s->skmsg + s->direct, (unsigned long long)(s->stats.pairs + s->stats.direct));
+	if (s->stats.direct_pairs)
+		printf("  between programs that can use rings: %llu ever, %llu of them did\n",
+		       (unsigned long long)s->stats.direct_pairs,
+		       (unsigned long long)s->stats.direct);
 	printf("bytes: %s redirected in %llu messages, %s by TCP, %s unread\n",
 	       cli_bytes(a, sizeof(a), s->redir_bytes), s->redir_msgs,
 	       cli_bytes(b, sizeof(b), s->tcp_bytes), cli_bytes(q, sizeof(q), s->backlog));
@@ -315,9 +398,9 @@ int cmd_policy(struct cli *c, int argc, char **argv)
 	if (rc || !c->json) {
 		rc = finish(c, &s, "rules", "no rules", rc, &err);
 		if (!rc)
-			printf("default: %s\n", ctl.default_plane == ISM_PLANE_SKMSG
-							? "skmsg for local peers, else tcp"
-							: "tcp");
+			printf("default: %s%s\n", ism_plane_name(ctl.default_plane),
+			       ctl.default_plane == ISM_PLANE_TCP ? ""
+								  : " for local peers, else tcp");
 		return rc;
 	}
 	o = json_object_new_object();

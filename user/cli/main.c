@@ -15,20 +15,26 @@ static int cmd_help(struct cli *c, int argc, char **argv);
 static int cmd_version(struct cli *c, int argc, char **argv);
 
 static const struct cli_command commands[] = {
-	{ "check", "", "what this kernel can do, and why not", cmd_check },
+	{ "check", "", "what this kernel can do, and why not", cmd_check, 0 },
 	{ "load",
-	  "[--cgroup PATH] [--port N[-M]] [--peer CIDR] [--comm NAME] [--plane tcp|skmsg]\n"
-	  "         [--default tcp|skmsg] [--config FILE] [--max-conns N] [--set NAME=VALUE] [--replace] [--skip-tests]",
-	  "accelerate what is selected", cmd_load },
-	{ "unload", "[--timeout SECONDS]", "drain, detach and take everything away", cmd_unload },
-	{ "status", "", "planes, counters, fallbacks by reason", cmd_status },
+	  "[--cgroup PATH] [--port N[-M]] [--peer CIDR] [--comm NAME] [--plane tcp|skmsg|direct]\n"
+	  "         [--default tcp|skmsg|direct] [--config FILE] [--max-conns N] [--set NAME=VALUE] [--replace] [--skip-tests]",
+	  "accelerate what is selected", cmd_load, 0 },
+	{ "unload", "[--timeout SECONDS]", "drain, detach and take everything away", cmd_unload,
+	  0 },
+	{ "run", "[--after MESSAGES[,BYTES]] [--quiet] [--] PROGRAM [ARGS...]",
+	  "start a program whose connections may use rings (the direct plane)", cmd_run, 1 },
+	{ "status", "", "planes, counters, fallbacks by reason", cmd_status, 0 },
 	{ "conns", "[-l] [port N] [comm NAME] [plane PLANE] [netns COOKIE] [state STATE]",
-	  "connections, with bytes by plane and the reason for TCP", cmd_conns },
-	{ "peers", "", "hosts that were seen capable", cmd_peers },
-	{ "policy", "", "the rules in force", cmd_policy },
-	{ "explain", "CODE|NAME|all", "what a reason means and how to get rid of it", cmd_explain },
-	{ "version", "", "version and features", cmd_version },
-	{ "help", "[COMMAND]", "this text", cmd_help },
+	  "connections, with bytes by plane and the reason for TCP", cmd_conns, 0 },
+	{ "dmbs", "", "the rings that ismredird knows", cmd_dmbs, 0 },
+	{ "fabrics", "", "what ismredird has open for rings", cmd_fabrics, 0 },
+	{ "peers", "", "hosts that were seen capable", cmd_peers, 0 },
+	{ "policy", "", "the rules in force", cmd_policy, 0 },
+	{ "explain", "CODE|NAME|all", "what a reason means and how to get rid of it", cmd_explain,
+	  0 },
+	{ "version", "", "version and features", cmd_version, 0 },
+	{ "help", "[COMMAND]", "this text", cmd_help, 0 },
 };
 
 #define N_COMMANDS (sizeof(commands) / sizeof(commands[0]))
@@ -50,26 +56,40 @@ static void print_command(const struct cli_command *cmd)
 		printf("         %s %s\n", cmd->name, cmd->args);
 }
 
-/* A unique prefix is enough; an exact name always wins. */
-static const struct cli_command *find_command(const struct cli *c, const char *name)
+/* A unique prefix is enough; an exact name always wins. NULL with @other: the prefix is of two. */
+static const struct cli_command *look_up(const char *name, const struct cli_command **first,
+					 const struct cli_command **other)
 {
-	const struct cli_command *found = NULL;
-
+	*first = *other = NULL;
 	for (size_t i = 0; i < N_COMMANDS; i++) {
 		if (!strcmp(commands[i].name, name))
 			return &commands[i];
 		if (strncmp(commands[i].name, name, strlen(name)))
 			continue;
-		if (found) {
-			cli_usage(c, "\"%s\" is ambiguous: %s or %s", name, found->name,
-				  commands[i].name);
-			return NULL;
-		}
-		found = &commands[i];
+		if (!*first)
+			*first = &commands[i];
+		else if (!*other)
+			*other = &commands[i];
 	}
-	if (!found)
+	return *other ? NULL : *first;
+}
+
+static const struct cli_command *find_command(const struct cli *c, const char *name)
+{
+	const struct cli_command *first, *other, *found = look_up(name, &first, &other);
+
+	if (!found && other)
+		cli_usage(c, "\"%s\" is ambiguous: %s or %s", name, first->name, other->name);
+	else if (!found)
 		cli_usage(c, "unknown command \"%s\"", name);
 	return found;
+}
+
+static int is_raw(const char *name)
+{
+	const struct cli_command *first, *other, *found = look_up(name, &first, &other);
+
+	return found && found->raw;
 }
 
 static int cmd_help(struct cli *c, int argc, char **argv)
@@ -100,7 +120,7 @@ static int cmd_version(struct cli *c, int argc, char **argv)
 	if (cli_no_args(c, argc, argv))
 		return CLI_USAGE;
 	if (!c->json) {
-		printf("ismredir %s\nmap format %d, option version %d, libbpf %s, planes: tcp skmsg\n",
+		printf("ismredir %s\nmap format %d, option version %d, libbpf %s, planes: tcp skmsg direct\n",
 		       ISM_VERSION, ISM_MAPS_FORMAT, ISM_OPT_VERSION, libbpf_version_string());
 		return CLI_OK;
 	}
@@ -165,7 +185,8 @@ int main(int argc, char **argv)
 			return cli_usage(&c, "unknown option \"-%c\"", optopt);
 		}
 	}
-	argc = optind + take_globals(&c, argc - optind, argv + optind);
+	if (optind < argc && !is_raw(argv[optind]))
+		argc = optind + take_globals(&c, argc - optind, argv + optind);
 	verbose = c.verbose;
 	libbpf_set_print(libbpf_line);
 	if (optind == argc) {

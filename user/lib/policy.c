@@ -186,7 +186,7 @@ static int set_plane(int *to, const char *v)
 {
 	int plane = ism_plane_parse(v);
 
-	if (plane != ISM_PLANE_TCP && plane != ISM_PLANE_SKMSG)
+	if (plane != ISM_PLANE_TCP && plane != ISM_PLANE_SKMSG && plane != ISM_PLANE_DIRECT)
 		return -EINVAL;
 	*to = plane;
 	return 0;
@@ -263,8 +263,8 @@ static const char *expected(const char *key)
 		{ "port", "N or N-M with 1 <= N <= M <= 65535" },
 		{ "comm", "a command name of 1 to 15 characters" },
 		{ "peer", "ADDRESS or ADDRESS/LENGTH" },
-		{ "plane", "tcp or skmsg" },
-		{ "default", "tcp or skmsg" },
+		{ "plane", "tcp, skmsg or direct" },
+		{ "default", "tcp, skmsg or direct" },
 		{ "direction", "in, out or both" },
 		{ "max-conns", "2 to 16777216" },
 		{ "budget-bytes", "4096 to 16M" },
@@ -521,8 +521,8 @@ int ism_policy_finish(struct ism_policy *p, struct ism_err *err)
 	if (rc)
 		return rc;
 	if (!p->default_set) {
-		/* What is not selected stays as it is: TCP if something was selected for skmsg. */
-		if (p->plane == ISM_PLANE_SKMSG)
+		/* What is not selected stays as it is: TCP if something was selected for another. */
+		if (p->plane != ISM_PLANE_TCP)
 			p->ctl.default_plane =
 				narrowed || p->n_rules ? ISM_PLANE_TCP : ISM_PLANE_SKMSG;
 		else
@@ -542,13 +542,21 @@ int ism_policy_selective(const struct ism_policy *p)
 		root |= !p->cgroups[i].level;
 	if (!root)
 		return 1;
-	if (p->ctl.default_plane != ISM_PLANE_TCP)
+	if (p->ctl.default_plane == ISM_PLANE_SKMSG)
 		return 0;
 	for (unsigned int i = 0; i < p->n_rules; i++)
-		if (p->rules[i].plane != ISM_PLANE_TCP &&
+		if (p->rules[i].plane == ISM_PLANE_SKMSG &&
 		    !(p->rules[i].flags & (ISM_RULE_PORT | ISM_RULE_COMM | ISM_RULE_CGROUP)))
 			return 0;
 	return 1;
+}
+
+int ism_policy_redirects(const struct ism_policy *p)
+{
+	for (unsigned int i = 0; i < p->n_rules; i++)
+		if (p->rules[i].plane == ISM_PLANE_SKMSG)
+			return 1;
+	return p->ctl.default_plane == ISM_PLANE_SKMSG;
 }
 
 void ism_rule_format(const struct ism_rule *r, char *buf, size_t len)

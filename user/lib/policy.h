@@ -61,8 +61,14 @@ int ism_policy_file(struct ism_policy *p, const char *path, struct ism_err *err)
 /** ism_policy_finish() - turn the selections into rules and fill ctl; call once, last */
 int ism_policy_finish(struct ism_policy *p, struct ism_err *err);
 
-/** ism_policy_selective() - did the user select by port, comm, rule or a cgroup below the root? */
+/**
+ * ism_policy_selective() - is what may be redirected selected by port, comm, rule or a cgroup below
+ * the root?
+ */
 int ism_policy_selective(const struct ism_policy *p);
+
+/** ism_policy_redirects() - may anything use the skmsg plane? */
+int ism_policy_redirects(const struct ism_policy *p);
 
 /** ism_rule_format() - a rule as one line of text */
 void ism_rule_format(const struct ism_rule *r, char *buf, size_t len);

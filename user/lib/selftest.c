@@ -97,6 +97,7 @@ static void run_cases(struct ism_selftest *out, struct ism_case_env *env)
 		r->what = c->what;
 		r->todo = c->todo;
 		r->weight = c->weight;
+		r->direct = c->direct;
 		r->result = env->broken ? ISM_TEST_SKIP : c->run(env, r->detail, sizeof(r->detail));
 		if (env->broken && c->run == ism_case_load)
 			r->result = ISM_TEST_FAIL;
@@ -138,10 +139,26 @@ static enum ism_verdict consequence(const struct ism_test_report *r)
 	return ISM_USABLE;
 }
 
+/* Rings need the handshake and the sockopts, and nothing of what can go wrong with a sockhash. */
+static void conclude_direct(struct ism_selftest *st)
+{
+	st->direct = ISM_USABLE;
+	for (unsigned int i = 0; i < st->n && st->direct == ISM_USABLE; i++) {
+		const struct ism_test_report *r = &st->test[i];
+
+		if (!r->direct || r->result == ISM_TEST_PASS)
+			continue;
+		st->direct = ISM_REFUSED;
+		snprintf(st->direct_why, sizeof(st->direct_why), "%s: %s", r->name,
+			 r->detail[0] ? r->detail : "failed");
+	}
+}
+
 static void conclude(struct ism_selftest *st)
 {
 	size_t n = 0;
 
+	conclude_direct(st);
 	st->verdict = ISM_USABLE;
 	for (unsigned int i = 0; i < st->n; i++)
 		if (consequence(&st->test[i]) > st->verdict)

@@ -31,6 +31,7 @@ enum ism_verdict {
  * struct ism_test_report - outcome of one test
  * @name, @what: what was tried
  * @todo: what helps when it fails
+ * @direct: the direct plane needs it too
  * @detail: what was seen
  */
 struct ism_test_report {
@@ -38,6 +39,7 @@ struct ism_test_report {
 	const char *what;
 	const char *todo;
 	enum ism_test_weight weight;
+	int direct;
 	enum ism_test_result result;
 	double ms;
 	char detail[160];
@@ -47,11 +49,15 @@ struct ism_test_report {
 
 /**
  * struct ism_selftest - outcome of all
+ * @verdict: of the plane skmsg
  * @why: one sentence behind the verdict, empty when usable
+ * @direct, @direct_why: the same for the plane direct, as far as the kernel goes
  */
 struct ism_selftest {
 	enum ism_verdict verdict;
 	char why[256];
+	enum ism_verdict direct;
+	char direct_why[256];
 	struct ism_test_report test[ISM_MAX_TESTS];
 	unsigned int n;
 };

@@ -19,6 +19,8 @@
 #include <sys/time.h>
 #include <unistd.h>
 #include "loader.h"
+#include <ismredir/option.h>
+#include <ismredir/sockctl.h>
 #include "ismredir.skel.h"
 
 #define WAIT_MS 2000
@@ -142,7 +144,13 @@ static void close_pair(struct pair *p)
 	close(p->listener);
 }
 
-static int open_pair(struct pair *p)
+static int claim(int fd, __u32 caps)
+{
+	return caps ? setsockopt(fd, ISM_SOL, ISM_SO_CAPS, &caps, sizeof(caps)) : 0;
+}
+
+/* @caps: what both sockets say of themselves. */
+static int open_pair(struct pair *p, __u32 caps)
 {
 	struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	struct timeval tv = { WAIT_MS / 1000, 0 };
@@ -151,11 +159,11 @@ static int open_pair(struct pair *p)
 	p->c = p->s = -1;
 	p->token = 0;
 	p->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (p->listener < 0 || bind(p->listener, (void *)&a, len) || listen(p->listener, 4) ||
-	    getsockname(p->listener, (void *)&a, &len))
+	if (p->listener < 0 || bind(p->listener, (void *)&a, len) || claim(p->listener, caps) ||
+	    listen(p->listener, 4) || getsockname(p->listener, (void *)&a, &len))
 		goto fail;
 	p->c = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (p->c < 0 || connect(p->c, (void *)&a, sizeof(a)))
+	if (p->c < 0 || claim(p->c, caps) || connect(p->c, (void *)&a, sizeof(a)))
 		goto fail;
 	p->s = accept4(p->listener, NULL, NULL, SOCK_CLOEXEC);
 	if (p->s < 0)
@@ -171,7 +179,7 @@ fail:
 /* Open a pair, and say in @detail when that fails. */
 static int need_pair(struct pair *p, char *detail, size_t len)
 {
-	if (!open_pair(p))
+	if (!open_pair(p, 0))
 		return 0;
 	snprintf(detail, len, "no connection on 127.0.0.1: %s", strerror(errno));
 	return -1;
@@ -582,42 +590,110 @@ static enum ism_test_result case_sockopt(struct ism_case_env *env, char *detail,
 	return verdict(ok);
 }
 
+static int sock_info(int fd, struct ism_sock_info *ret)
+{
+	socklen_t len = sizeof(*ret);
+
+	memset(ret, 0, sizeof(*ret));
+	return getsockopt(fd, ISM_SOL, ISM_SO_INFO, ret, &len) || len != sizeof(*ret) ? -1 : 0;
+}
+
+/* Do the two ends know each other, on TCP, with capabilities that both can use? */
+static int paired_for_rings(const struct pair *p, char *detail, size_t len)
+{
+	const __u32 want = ISM_SOCK_ESTABLISHED | ISM_SOCK_PAIRED;
+	struct ism_sock_info c, s;
+
+	if (sock_info(p->c, &c) || sock_info(p->s, &s)) {
+		snprintf(detail, len, "getsockopt(ISM_SO_INFO): %s", strerror(errno));
+		return 0;
+	}
+	if (c.flags == want && s.flags == want && c.token && c.token == s.peer &&
+	    s.token == c.peer && c.caps & c.peer_caps & s.caps & s.peer_caps & ISM_CAP_DIRECT)
+		return 1;
+	snprintf(detail, len, "the ends are not paired for rings: flags %#x %#x, caps %u-%u %u-%u",
+		 c.flags, s.flags, c.caps, c.peer_caps, s.caps, s.peer_caps);
+	return 0;
+}
+
+/* The sequence numbers by which rings and TCP keep their order. */
+static int sequences_meet(const struct pair *p, char *detail, size_t len)
+{
+	struct ism_sock_info c, s;
+	char b[100] = {};
+
+	if (send(p->c, b, sizeof(b), 0) == sizeof(b) && !read_exact(p->s, b, sizeof(b)) &&
+	    !sock_info(p->c, &c) && !sock_info(p->s, &s) && c.write_seq &&
+	    c.write_seq == s.copied_seq && c.copied_seq == s.write_seq)
+		return 1;
+	snprintf(detail, len, "sequence numbers of the two ends do not meet");
+	return 0;
+}
+
+static enum ism_test_result case_sockctl(struct ism_case_env *env, char *detail, size_t len)
+{
+	const struct ism_sock_report attached = { .plane = ISM_PLANE_DIRECT };
+	struct ism_conn c = {};
+	struct pair p;
+	__u64 token;
+	int ok;
+
+	if (open_pair(&p, ISM_CAP_DIRECT)) {
+		snprintf(detail, len, "setsockopt(ISM_SO_CAPS) or a connection: %s",
+			 strerror(errno));
+		return ISM_TEST_FAIL;
+	}
+	ok = paired_for_rings(&p, detail, len) && sequences_meet(&p, detail, len);
+	if (ok && (setsockopt(p.c, ISM_SOL, ISM_SO_REPORT, &attached, sizeof(attached)) ||
+		   find_conn(env, p.c, &c, &token) || c.plane != ISM_PLANE_DIRECT)) {
+		snprintf(detail, len, "setsockopt(ISM_SO_REPORT) changed nothing");
+		ok = 0;
+	}
+	close_pair(&p);
+	return verdict(ok);
+}
+
 #define FIX_KERNEL                                                                                 \
 	"run a kernel with the mend of 2026-07 (bpf: account for the receive queue in FIONREAD)"
 
 const struct ism_case ism_cases[] = {
 	{ "load", "load and attach the programs", "Linux 5.17 or newer with BTF",
-	  ISM_TEST_ESSENTIAL, ism_case_load },
+	  ISM_TEST_ESSENTIAL, ism_case_load, 1 },
 	{ "link", "attach the sk_msg program by a bpf_link", "Linux 6.10 or newer; not needed",
-	  ISM_TEST_KNOWN, case_link },
+	  ISM_TEST_KNOWN, case_link, 0 },
 	{ "option", "offer and answer on SYN and SYN-ACK", "Linux 5.10 or newer",
-	  ISM_TEST_ESSENTIAL, case_option },
-	{ "syn_cookie", "a SYN cookie is not answered", "", ISM_TEST_SELECTIVE, case_cookie },
+	  ISM_TEST_ESSENTIAL, case_option, 1 },
+	{ "sockctl", "a program asks about its sockets (for rings)",
+	  "Linux 5.18 or newer; another program on the cgroup's sockopt hooks may interfere",
+	  ISM_TEST_KNOWN, case_sockctl, 1 },
+	{ "syn_cookie", "a SYN cookie is not answered", "", ISM_TEST_SELECTIVE, case_cookie, 0 },
 	{ "insert", "put sockets into the sockhash at ESTABLISHED",
-	  "another sockmap tool may hold them", ISM_TEST_ESSENTIAL, case_insert },
+	  "another sockmap tool may hold them", ISM_TEST_ESSENTIAL, case_insert, 0 },
 	{ "redirect", "redirect a message into the partner's socket", "", ISM_TEST_ESSENTIAL,
-	  case_redirect },
+	  case_redirect, 0 },
 	{ "rmem", "redirected bytes are charged to the receiver",
 	  "Linux 6.13, or a stable kernel with tcp_bpf: charge receive socket buffer",
-	  ISM_TEST_ESSENTIAL, case_rmem },
+	  ISM_TEST_ESSENTIAL, case_rmem, 0 },
 	{ "order", "TCP bytes and redirected bytes keep their order", "", ISM_TEST_ESSENTIAL,
-	  case_order },
-	{ "shutdown", "send after shutdown(SHUT_WR) fails", "", ISM_TEST_ESSENTIAL, case_shutdown },
+	  case_order, 0 },
+	{ "shutdown", "send after shutdown(SHUT_WR) fails", "", ISM_TEST_ESSENTIAL, case_shutdown,
+	  0 },
 	{ "backpressure", "a writer without a reader is stopped", "", ISM_TEST_ESSENTIAL,
-	  case_backpressure },
-	{ "sockopt", "setsockopt keeps a connection on TCP", "", ISM_TEST_ESSENTIAL, case_sockopt },
+	  case_backpressure, 0 },
+	{ "sockopt", "setsockopt keeps a connection on TCP", "", ISM_TEST_ESSENTIAL, case_sockopt,
+	  0 },
 	{ "waitall", "a reader that sleeps where only TCP can wake it is served by TCP",
 	  "CAP_SYSLOG and kernel.kptr_restrict below 2, so that kernel symbols are readable",
-	  ISM_TEST_ESSENTIAL, case_waitall },
+	  ISM_TEST_ESSENTIAL, case_waitall, 0 },
 	{ "fionread_tcp", "FIONREAD counts bytes in the TCP queue", FIX_KERNEL, ISM_TEST_SELECTIVE,
-	  case_fionread_tcp },
+	  case_fionread_tcp, 0 },
 	{ "fionread_redirected", "FIONREAD counts redirected bytes", FIX_KERNEL, ISM_TEST_SELECTIVE,
-	  case_fionread_msg },
+	  case_fionread_msg, 0 },
 	{ "reset", "a task asleep in recv() sees the connection reset",
 	  "no kernel does yet; programs that cannot bear it: --set readers=poll, or exclude them",
-	  ISM_TEST_KNOWN, case_reset },
+	  ISM_TEST_KNOWN, case_reset, 0 },
 	{ "splice", "splice(2) sees redirected bytes",
 	  "no kernel can; exclude programs that splice from sockets (Go proxies)",
-	  ISM_TEST_SELECTIVE, case_splice },
-	{ NULL, NULL, NULL, ISM_TEST_KNOWN, NULL },
+	  ISM_TEST_SELECTIVE, case_splice, 0 },
+	{ NULL, NULL, NULL, ISM_TEST_KNOWN, NULL, 0 },
 };

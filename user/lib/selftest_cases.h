@@ -29,6 +29,7 @@ struct ism_case {
 	const char *todo;
 	enum ism_test_weight weight;
 	enum ism_test_result (*run)(struct ism_case_env *env, char *detail, size_t len);
+	int direct; /* the direct plane needs it too */
 };
 
 /** ism_cases - all of them, ended by an entry without a name */
