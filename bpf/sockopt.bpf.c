@@ -114,7 +114,9 @@ static __always_inline int set_caps(struct bpf_sockopt *opt, struct bpf_sock *sk
 	struct ism_sk *st;
 	int more;
 
-	if ((void *)(val + 1) > opt->optval_end || *val & ~(ISM_CAP_DIRECT | ISM_CAP_RELAY))
+	/* The kernel shows 16 bytes at least, whatever was given. */
+	if (opt->optlen < (int)sizeof(*val) || (void *)(val + 1) > opt->optval_end ||
+	    *val & ~(ISM_CAP_DIRECT | ISM_CAP_RELAY))
 		return -ISM_EINVAL;
 	caps = *val;
 	st = bpf_sk_storage_get(&sk_conn, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
@@ -139,7 +141,7 @@ static __always_inline int report(struct bpf_sockopt *opt, struct bpf_sock *sk)
 	struct ism_sk *st;
 	__u64 token;
 
-	if ((void *)(r + 1) > opt->optval_end ||
+	if (opt->optlen < (int)sizeof(*r) || (void *)(r + 1) > opt->optval_end ||
 	    (r->plane != ISM_PLANE_DIRECT && r->plane != ISM_PLANE_TCP) || r->reason >> 8 > 5)
 		return -ISM_EINVAL;
 	st = bpf_sk_storage_get(&sk_conn, sk, 0, 0);

@@ -214,7 +214,7 @@ int polled(int fd, int events, int ms)
 /* ---------------------------------------------------------------- main */
 
 static const struct test_case *const all_cases[] = { flow_cases, option_cases, reader_cases,
-						     end_cases };
+						     end_cases, direct_cases };
 
 static const struct test_case *find_case(const char *name)
 {

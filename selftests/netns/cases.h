@@ -66,6 +66,7 @@ int polled(int fd, int events, int ms);
 			fail(__VA_ARGS__);                                                         \
 	} while (0)
 
-extern const struct test_case flow_cases[], option_cases[], reader_cases[], end_cases[];
+extern const struct test_case flow_cases[], option_cases[], reader_cases[], end_cases[],
+	direct_cases[];
 
 #endif

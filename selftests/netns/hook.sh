@@ -5,6 +5,7 @@
 # it at that point. Words:
 #   accel      at least two ends, every one paired on plane skmsg, and bytes were redirected
 #   moved      bytes were redirected, whatever is now
+#   direct     every end is on plane direct, and paired
 #   both       every end redirected bytes
 #   most       nine bytes of ten were redirected
 #   switches   some direction changed its plane
@@ -40,6 +41,10 @@ for word; do
 	case $word in
 	accel)
 		must 'length >= 2 and all(.plane == "skmsg") and (map(.redir_bytes) | add) > 0'
+		must '(map(.token) | sort) == (map(.peer_token) | sort)'
+		;;
+	direct)
+		must 'length >= 2 and all(.plane == "direct" and .direct and .peer_direct)'
 		must '(map(.token) | sort) == (map(.peer_token) | sort)'
 		;;
 	moved) must 'map(.redir_bytes) | add > 0' ;;

@@ -12,7 +12,7 @@ ifneq ($(filter-out clean deps help,$(or $(MAKECMDGOALS),all)),)
 NETNS_URING := $(shell printf 'int main(void) { return 0; }' | \
 	$(CC) -include liburing.h -x c - -o /dev/null -luring 2>/dev/null && echo yes)
 endif
-NETNS_CFLAGS = -std=gnu11 -Wall -Wextra $(if $(NETNS_URING),-DHAVE_LIBURING) -I$(NETNS)
+NETNS_CFLAGS = -std=gnu11 -Wall -Wextra $(if $(NETNS_URING),-DHAVE_LIBURING) -I$(NETNS) -Iinclude
 
 $(NETNS)/%.o: selftests/netns/%.c
 	$(call say,CC,$@)mkdir -p $(@D) && $(CC) $(CPPFLAGS) $(CFLAGS) $(NETNS_CFLAGS) -MMD -MP -c -o $@ $<
