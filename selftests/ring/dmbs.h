@@ -63,14 +63,20 @@ static inline void ring_mem_make(struct ring_mem *m, uint32_t size0, uint32_t si
 	}
 }
 
-/* Map end @which (0 or 1), with both its cursors at 0. */
+/* Begin with both cursors at 0 in memory that is mapped already. */
+static inline void ring_end_init(struct ring_end *e, const struct ring_mem *m, int which)
+{
+	ism_ring_tx_init(&e->tx, m->size[!which]);
+	ism_ring_rx_init(&e->rx, m->size[which]);
+	e->tx.flags = 0;
+}
+
+/* Map end @which (0 or 1) and make its direction an empty ring. */
 static inline void ring_end_open(struct ring_end *e, const struct ring_mem *m, int which)
 {
 	e->own = dmb_map(m->fd[which], m->size[which], PROT_READ);
 	e->peer = dmb_map(m->fd[!which], m->size[!which], PROT_READ | PROT_WRITE);
-	ism_ring_tx_init(&e->tx, m->size[!which]);
-	ism_ring_rx_init(&e->rx, m->size[which]);
-	e->tx.flags = 0;
+	ring_end_init(e, m, which);
 	ism_ring_tx_publish(&e->tx, e->peer);
 }
 

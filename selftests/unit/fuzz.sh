@@ -42,4 +42,5 @@ fuzz()
 fuzz option -max_len=64 "$@"
 fuzz config -max_len=4096 "$@"
 fuzz values -max_len=128 "$@"
+fuzz ring -max_len=512 "$@"
 print_counts

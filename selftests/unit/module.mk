@@ -16,7 +16,7 @@ SAN_CLI := $(CLI_SRC:%.c=$(B)/unit-asan/%.o)
 SAN_UNIT := $(UNIT_SRC:%.c=$(B)/unit-asan/%.o)
 
 FUZZ_BIN := $(patsubst $(UNIT_DIR)/%.c,$(B)/unit/%,$(wildcard $(UNIT_DIR)/fuzz_*.c))
-FUZZ_SRC := $(addprefix user/lib/,policy.c cgroup.c reasons.c err.c)
+FUZZ_SRC := $(addprefix user/lib/,policy.c cgroup.c reasons.c err.c ring.c)
 FUZZ_TIME ?= 600
 FUZZ_FLAGS := -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined
 
@@ -44,7 +44,7 @@ $(B)/unit-asan/ismredir: $(SAN_CLI) $(SAN_LIB)
 	$(call say,LINK,$@)$(CC) -pie $(SAN) $(LDFLAGS) -o $@ $^ $(LDLIBS_ALL)
 
 # Without the fuzzer's run-time library there is no binary, and fuzz.sh says so.
-$(FUZZ_BIN): $(B)/unit/fuzz_%: $(UNIT_DIR)/fuzz_%.c $(FUZZ_SRC) $(wildcard include/ismredir/*.h user/lib/*.h)
+$(FUZZ_BIN): $(B)/unit/fuzz_%: $(UNIT_DIR)/fuzz_%.c $(FUZZ_SRC) $(wildcard include/ismredir/*.h user/lib/*.h selftests/ring/*.h)
 	$(call say,FUZZ,$@)mkdir -p $(@D) && \
 	if printf 'int LLVMFuzzerTestOneInput(const char *d, long n) { return d && n > 9; }' | \
 		$(CLANG) $(FUZZ_FLAGS) -x c -o $@.probe - 2>/dev/null; then \
