@@ -47,8 +47,7 @@
 	R(ssize_t, recvmsg, (int, struct msghdr *, int))                                           \
 	R(int, recvmmsg, (int, struct mmsghdr *, unsigned int, int, struct timespec *))            \
 	R(ssize_t, send, (int, const void *, size_t, int))                                         \
-	R(ssize_t, sendto,                                                                         \
-	  (int, const void *, size_t, int, const struct sockaddr *, socklen_t))                    \
+	R(ssize_t, sendto, (int, const void *, size_t, int, const struct sockaddr *, socklen_t))   \
 	R(ssize_t, sendmsg, (int, const struct msghdr *, int))                                     \
 	R(int, sendmmsg, (int, struct mmsghdr *, unsigned int, int))                               \
 	R(ssize_t, sendfile, (int, int, off_t *, size_t))                                          \

@@ -61,6 +61,7 @@ enum ism_slot_state {
 	ISM_SLOT_FREE = 0,
 	ISM_SLOT_CANDIDATE, /* marked capable; on TCP through the kernel, being counted */
 	ISM_SLOT_ASKED, /* ismredird was asked for rings */
+	ISM_SLOT_INIT, /* they have come and are being prepared */
 	ISM_SLOT_ATTACHED, /* rings exist; processes map them at their next operation */
 	ISM_SLOT_PLAIN, /* plain TCP for the rest of its life */
 };
@@ -89,7 +90,8 @@ struct ism_slot {
 	_Atomic uint32_t rcvlowat;
 	_Atomic uint32_t msgs; /* operations while a candidate */
 	_Atomic uint64_t bytes;
-	_Atomic uint32_t kernel_rx; /* tasks that may be inside a kernel receive or poll of a candidate */
+	_Atomic uint32_t
+		kernel_rx; /* tasks that may be inside a kernel receive or poll of a candidate */
 	_Atomic uint32_t kernel_tx; /* tasks that may be inside a kernel send of a candidate */
 	_Atomic uint32_t asked_ms; /* when, CLOCK_MONOTONIC */
 
@@ -121,11 +123,13 @@ struct ism_slot {
 	struct ism_ring_tx tx;
 	_Atomic uint32_t want_space;
 	_Atomic uint64_t armed_cons; /* partner's consumer cursor when want_space was armed */
-	_Atomic uint32_t out_blocked; /* counts: a send found no room; an edge for EPOLLOUT follows */
+	_Atomic uint32_t
+		out_blocked; /* counts: a send found no room; an edge for EPOLLOUT follows */
 	_Atomic uint32_t tx_waiters;
 	uint64_t tx_bytes, tx_msgs, tcp_tx_bytes, switches;
 	uint32_t tx_budget;
 	uint32_t sends_unchecked; /* since the TCP connection was last looked at */
+	uint64_t drain_at, drain_wait; /* when a stream may be held back again; ns */
 
 	_Atomic uint64_t spins, sleeps, doorbells, timeouts;
 	_Atomic uint32_t broken; /* partner wrote nonsense: ECONNRESET */
@@ -161,9 +165,11 @@ struct conn {
 	void *peer;
 	uint32_t own_len, peer_len;
 	int own_bell, peer_bell;
-	int own_fd, peer_fd; /* the DMBs' memfds, kept for a restart of ismredird; -1 when fds are scarce */
+	int own_fd,
+		peer_fd; /* the DMBs' memfds, kept for a restart of ismredird; -1 when fds are scarce */
 	_Atomic int fd_hint; /* a descriptor that referred to it last; see conn_any_fd() */
 	_Atomic uint32_t asked; /* this process has asked ismredird and has no answer yet */
+	uint32_t ep_told; /* epoll was told that the ring decides about EPOLLOUT */
 	struct ism_ep_item *items;
 	struct conn *next_free;
 	uint32_t index; /* place in the pool: names the connection in epoll data */
@@ -207,16 +213,35 @@ static inline struct conn *conn_of(int fd)
 
 	if (likely(ISM_FD_KIND(e) != ISM_FD_CONN))
 		return NULL;
-	if (likely(__libc_single_threaded))
-		return ISM_FD_PTR(e);
+	if (likely(__libc_single_threaded)) {
+		struct conn *c = ISM_FD_PTR(e);
+
+		/* also here: a signal handler may close() what we are waiting on */
+		atomic_store_explicit(&c->users, c->users + 1, memory_order_relaxed);
+		return c;
+	}
 	return conn_get_slow(fd, e);
 }
 
+/** conn_release() - nobody is in it any more: unmap, detach, back to the pool. Once. */
+void conn_release(struct conn *c);
+
+/** conn_done_slow() - as conn_done(), with threads */
 void conn_done_slow(struct conn *c);
+
+/** conn_done() - the operation is over; the last one out releases a closed connection */
 static inline void conn_done(struct conn *c)
 {
-	if (!likely(__libc_single_threaded))
+	uint32_t users;
+
+	if (!likely(__libc_single_threaded)) {
 		conn_done_slow(c);
+		return;
+	}
+	users = c->users - 1;
+	atomic_store_explicit(&c->users, users, memory_order_relaxed);
+	if (unlikely(!users && atomic_load_explicit(&c->closing, memory_order_relaxed)))
+		conn_release(c);
 }
 
 /** ism_fd_set() - @ptr must be aligned to 8; the caller owns the meaning of the old entry */
@@ -252,6 +277,8 @@ void conn_dup(int oldfd, int newfd);
 void conn_close(int fd);
 /** conn_plain() - never mind this one: plain TCP for good, all its fds become unknown */
 void conn_plain(struct conn *c);
+/** conn_report() - tell BPF, for `ismredir conns`, which plane the connection is on */
+void conn_report(struct conn *c, int fd, uint32_t plane, uint32_t reason);
 /** conn_any_fd() - a descriptor of the connection in this process, -1 when there is none */
 int conn_any_fd(struct conn *c);
 /** conn_exit() - the process exits: end all connections that only it holds */
@@ -295,6 +322,10 @@ int ism_daemon_owns(int fd);
 /** conn_answer() - takes over the descriptors of @a, which is NULL when @error is set */
 void conn_answer(uint32_t index, uint64_t token, int error, uint32_t reason,
 		 const struct ism_attach *a);
+/** ism_daemon_tick() - call now and then: notices a restarted daemon */
+void ism_daemon_tick(void);
+/** ism_private_close() - close one; -1 is fine */
+void ism_private_close(int fd);
 /** ism_private_fd() - move a descriptor of ours out of the application's way, CLOEXEC */
 int ism_private_fd(int fd);
 
@@ -399,6 +430,16 @@ void ism_spin_begin(struct ism_spin *s, uint32_t *budget, int partner_cpu);
 int ism_spin_more(struct ism_spin *s);
 void ism_spin_end(struct ism_spin *s, int hit);
 
+/** ism_pause() - be nice to the other hyperthread for a moment */
+static inline void ism_pause(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+	__builtin_ia32_pause();
+#elif defined(__aarch64__)
+	__asm__ volatile("isb" ::: "memory");
+#endif
+}
+
 /** conn_partner_cpu() - where the partner last ran */
 int conn_partner_cpu(const struct conn *c);
 uint64_t ism_now_ns(void);
@@ -416,7 +457,9 @@ int io_may_have(struct conn *c, int want);
 void io_break(struct conn *c, int fd);
 /** io_set_rx() - publish the receiving state: TCP position and ISM_RX_* bits. rx_lock held. */
 void io_set_rx(struct conn *c, uint64_t bits);
-/** io_stats() - show our counters in the partner's DMB */
+/** io_wait_tcp_out() - until the TCP socket takes bytes; as conn_wait() */
+int io_wait_tcp_out(int fd, uint64_t deadline);
+/** io_stats_tx(), io_stats_rx() - show our counters in the partner's DMB */
 void io_stats_tx(struct conn *c);
 void io_stats_rx(struct conn *c);
 
@@ -450,6 +493,8 @@ void epoll_conn_closed(struct conn *c, int fd);
 /** epoll_conn_changed() - sending moved between ring and TCP: the kernel must (not) report EPOLLOUT */
 void epoll_conn_changed(struct conn *c);
 void epoll_fd_closed(int epfd);
+/** epoll_fd_duped() - one more descriptor refers to the instance @ep of the table entry */
+void epoll_fd_duped(void *ep);
 void epoll_after_fork(void);
 /** epoll_ready() - user-level readiness of an epoll instance, for nested use: nonzero when it is */
 int epoll_ready(int epfd);

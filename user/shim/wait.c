@@ -111,11 +111,7 @@ int ism_spin_more(struct ism_spin *s)
 		return 0;
 	if (s->same_cpu)
 		return yield_once(s);
-#if defined(__x86_64__) || defined(__i386__)
-	__builtin_ia32_pause();
-#elif defined(__aarch64__)
-	__asm__ volatile("isb" ::: "memory");
-#endif
+	ism_pause();
 	if (++s->loops % SPIN_CLOCK)
 		return 1;
 	return ism_now_ns() < s->until;
@@ -317,9 +313,12 @@ static int sleep_armed(struct conn *c, int fd, int want, uint64_t deadline, uint
 			return -EINTR;
 		if (rc < 0 && rc != -EINTR)
 			return rc;
-		if (rc == 0 && io_may_have(c, want)) {
-			atomic_fetch_add(&s->timeouts, 1);
-			return 0;
+		if (rc == 0 && ns == SAFETY_NS) {
+			if (io_may_have(c, want)) {
+				atomic_fetch_add(&s->timeouts, 1);
+				return 0;
+			}
+			ism_daemon_tick();
 		}
 	}
 }
@@ -348,4 +347,27 @@ int conn_wait(struct conn *c, int fd, int want, uint64_t deadline)
 	conn_disarm(c, want);
 	ism_spin_end(&spin, 0);
 	return rc;
+}
+
+int io_wait_tcp_out(int fd, uint64_t deadline)
+{
+	struct pollfd p = { .fd = fd, .events = POLLOUT };
+	uint32_t intr = ism_interrupts;
+	struct timespec ts;
+	uint64_t now, ns;
+	int n;
+
+	for (;;) {
+		now = ism_now_ns();
+		if (deadline && now >= deadline)
+			return -EAGAIN;
+		ns = deadline ? deadline - now : SAFETY_NS;
+		ts.tv_sec = ns / 1000000000;
+		ts.tv_nsec = ns % 1000000000;
+		n = real.ppoll(&p, 1, &ts, NULL);
+		if (n > 0)
+			return 0;
+		if (n < 0 && (errno != EINTR || deadline || ism_interrupts != intr))
+			return -errno;
+	}
 }

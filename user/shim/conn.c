@@ -1,0 +1,530 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * Life of a connection in the shim. A connection that both ends marked capable begins as a candidate:
+ * plain TCP, its operations counted. Short ones never get further. After some messages ismredird is
+ * asked for rings; when they have come, they are mapped by the next operation.
+ */
+#include "shim.h"
+#include <fcntl.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/time.h>
+#include <ismredir/option.h>
+#include <ismredir/sockctl.h>
+
+#define AFTER_MSGS  16
+#define AFTER_BYTES (256u << 10)
+/* A refusal that may pass: ask again after so many further messages. */
+#define AGAIN_MSGS 2000
+
+uint32_t ism_after_msgs = AFTER_MSGS;
+uint64_t ism_after_bytes = AFTER_BYTES;
+
+__attribute__((constructor(102))) static void read_environment(void)
+{
+	const char *v = getenv("ISMREDIR_AFTER");
+	char *end;
+
+	if (!v || !*v)
+		return;
+	ism_after_msgs = strtoul(v, &end, 10);
+	if (*end == ',')
+		ism_after_bytes = strtoull(end + 1, NULL, 10);
+}
+
+/* ---------------------------------------------------------------- talking to BPF */
+
+int ism_caps_mark(int fd)
+{
+	uint32_t caps = ISM_CAP_DIRECT;
+	int saved = errno, rc;
+
+	if (atomic_load(&ism_disabled))
+		return -ENOPROTOOPT;
+	rc = real.setsockopt(fd, ISM_SOL, ISM_SO_CAPS, &caps, sizeof(caps)) ? -errno : 0;
+	errno = saved;
+	return rc;
+}
+
+void conn_report(struct conn *c, int fd, uint32_t plane, uint32_t reason)
+{
+	struct ism_sock_report r = { .plane = plane, .reason = reason };
+	int saved = errno;
+
+	if (atomic_exchange(&c->slot->plane_told, plane) == plane)
+		return;
+	real.setsockopt(fd, ISM_SOL, ISM_SO_REPORT, &r, sizeof(r));
+	errno = saved;
+}
+
+/* ---------------------------------------------------------------- descriptors */
+
+int conn_any_fd(struct conn *c)
+{
+	int fd = atomic_load(&c->fd_hint);
+
+	if (fd >= 0 && ISM_FD_PTR(ism_fd_get(fd)) == c)
+		return fd;
+	for (fd = 0; fd < ISM_FD_MAX / 16; fd++) {
+		if (ISM_FD_KIND(ism_fd_get(fd)) == ISM_FD_CONN && ISM_FD_PTR(ism_fd_get(fd)) == c) {
+			atomic_store(&c->fd_hint, fd);
+			return fd;
+		}
+	}
+	return -1;
+}
+
+void conn_start(int fd, int nonblock)
+{
+	struct conn *c = conn_alloc();
+
+	if (!c)
+		return;
+	atomic_store(&c->slot->nonblock, nonblock);
+	atomic_store(&c->fd_hint, fd);
+	c->own_bell = c->peer_bell = c->own_fd = c->peer_fd = -1;
+	ism_fd_set(fd, ISM_FD_CONN, c);
+}
+
+void conn_dup(int oldfd, int newfd)
+{
+	ism_fd_t e = ism_fd_get(oldfd);
+
+	if (oldfd == newfd)
+		return;
+	if (ISM_FD_KIND(e) == ISM_FD_CONN)
+		atomic_fetch_add(&((struct conn *)ISM_FD_PTR(e))->fds, 1);
+	if (ISM_FD_KIND(e) == ISM_FD_EPOLL)
+		epoll_fd_duped(ISM_FD_PTR(e));
+	if (ISM_FD_KIND(e) != ISM_FD_PRIVATE)
+		ism_fd_set(newfd, ISM_FD_KIND(e), ISM_FD_PTR(e));
+}
+
+/* ---------------------------------------------------------------- end */
+
+static _Atomic uint32_t mapped; /* connections with rings in this process */
+
+static void unmap(struct conn *c)
+{
+	if (c->own) {
+		munmap(c->own, c->own_len);
+		atomic_fetch_sub(&mapped, 1);
+	}
+	if (c->peer)
+		munmap(c->peer, c->peer_len);
+	c->own = c->peer = NULL;
+	ism_private_close(c->own_bell);
+	ism_private_close(c->peer_bell);
+	ism_private_close(c->own_fd);
+	ism_private_close(c->peer_fd);
+	c->own_bell = c->peer_bell = c->own_fd = c->peer_fd = -1;
+}
+
+void conn_release(struct conn *c)
+{
+	if (!atomic_exchange(&c->closing, 0))
+		return;
+	if (conn_attached(c)) {
+		io_stats_tx(c);
+		io_stats_rx(c);
+		ism_daemon_detach(c->slot->token);
+	}
+	unmap(c);
+	conn_free(c);
+}
+
+/* TCP resets a connection that is closed with bytes unread: tcp_close(). */
+static int reset_if_unread(struct conn *c, int fd)
+{
+	struct linger l = { 1, 0 };
+	struct ism_slot *s = c->slot;
+
+	if (s->rx_frozen || ism_ring_rx_poll(&s->rx, c->own) <= 0)
+		return 0;
+	real.setsockopt(fd, SOL_SOCKET, SO_LINGER, &l, sizeof(l));
+	return 1;
+}
+
+static int lingers_zero(int fd)
+{
+	struct linger l = {};
+	socklen_t len = sizeof(l);
+
+	return !real.getsockopt(fd, SOL_SOCKET, SO_LINGER, &l, &len) && l.l_onoff && !l.l_linger;
+}
+
+/* The last holder goes: say so in the rings, ahead of TCP's own FIN or RST. */
+static void end_rings(struct conn *c, int fd)
+{
+	struct ism_slot *s = c->slot;
+	int abort;
+
+	if (!conn_attached(c) || atomic_load(&s->procs) != 1 || atomic_load(&s->broken))
+		return;
+	abort = reset_if_unread(c, fd) || lingers_zero(fd);
+	if (!ism_lock_take(&s->tx_lock)) {
+		if (atomic_load(&s->tx_state) == ISM_TX_RING) {
+			s->tx.flags |= ISM_PROD_FIN | (abort ? ISM_PROD_ABORT : 0);
+			ism_ring_tx_publish(&s->tx, c->peer);
+		}
+		atomic_store(&s->tx_state, ISM_TX_FOREVER);
+		ism_lock_drop(&s->tx_lock);
+	}
+	io_set_rx(c, ISM_RX_CLOSED | (s->rx_ready ? ISM_RX_READY : 0) |
+			     (s->rx_frozen ? ISM_RX_FROZEN : 0));
+	conn_ring(c, ISM_WANT_DATA | ISM_WANT_SPACE);
+}
+
+static void last_fd(struct conn *c, int fd)
+{
+	end_rings(c, fd);
+	atomic_store(&c->closing, 1);
+	if (!atomic_load(&c->users))
+		conn_release(c);
+	else if (c->own_bell >= 0)
+		real.write(c->own_bell, &(uint64_t){ 1 }, 8);
+}
+
+void conn_close(int fd)
+{
+	ism_fd_t e = ism_fd_get(fd);
+	struct conn *c = ISM_FD_PTR(e);
+	int saved = errno;
+
+	switch (ISM_FD_KIND(e)) {
+	case ISM_FD_NONE:
+	case ISM_FD_PRIVATE:
+		return;
+	case ISM_FD_TCP:
+		ism_fd_set(fd, ISM_FD_NONE, NULL);
+		break;
+	case ISM_FD_EPOLL:
+		epoll_fd_closed(fd);
+		break;
+	case ISM_FD_CONN:
+		epoll_conn_closed(c, fd);
+		ism_fd_set(fd, ISM_FD_NONE, NULL);
+		if (atomic_fetch_sub(&c->fds, 1) == 1)
+			last_fd(c, fd);
+		break;
+	}
+	errno = saved;
+}
+
+void conn_plain(struct conn *c)
+{
+	int left = atomic_load(&c->fds), fd;
+
+	atomic_store(&c->slot->state, ISM_SLOT_PLAIN);
+	while (left-- > 0 && (fd = conn_any_fd(c)) >= 0) {
+		ism_fd_set(fd, ISM_FD_NONE, NULL);
+		atomic_fetch_sub(&c->fds, 1);
+	}
+	epoll_conn_closed(c, -1);
+	atomic_store(&c->closing, 1);
+	if (!atomic_load(&c->users))
+		conn_release(c);
+}
+
+static void exit_one(struct conn *c, void *arg)
+{
+	int fd = conn_any_fd(c);
+
+	(void)arg;
+	if (fd < 0 || !conn_attached(c))
+		return;
+	io_stats_tx(c);
+	io_stats_rx(c);
+	end_rings(c, fd);
+	ism_daemon_detach(c->slot->token);
+}
+
+void conn_exit(void)
+{
+	conn_each(exit_one, NULL);
+}
+
+/* ---------------------------------------------------------------- attaching */
+
+static uint64_t timeo(int fd, int opt)
+{
+	struct timeval tv = {};
+	socklen_t len = sizeof(tv);
+
+	if (real.getsockopt(fd, SOL_SOCKET, opt, &tv, &len))
+		return 0;
+	return tv.tv_sec * 1000000000ULL + tv.tv_usec * 1000ULL;
+}
+
+/* What the application has set before we cared. */
+static void read_options(struct ism_slot *s, int fd)
+{
+	int fl = real.fcntl(fd, F_GETFL), low = 1;
+	socklen_t len = sizeof(low);
+
+	atomic_store(&s->nonblock, fl >= 0 && fl & O_NONBLOCK);
+	atomic_store(&s->rcvtimeo, timeo(fd, SO_RCVTIMEO));
+	atomic_store(&s->sndtimeo, timeo(fd, SO_SNDTIMEO));
+	real.getsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &low, &len);
+	atomic_store(&s->rcvlowat, low > 0 ? low : 1);
+}
+
+static void *map_dmb(int fd, uint32_t ring, int prot, uint32_t *len)
+{
+	struct stat st;
+	void *p;
+
+	if (ring < ISM_RING_MIN || ring > ISM_RING_MAX || ring & (ring - 1) || fstat(fd, &st) ||
+	    (uint64_t)st.st_size < ism_dmb_len(ring))
+		return NULL;
+	*len = ism_dmb_len(ring);
+	p = mmap(NULL, *len, prot, MAP_SHARED, fd, 0);
+	return p == MAP_FAILED ? NULL : p;
+}
+
+/* The memfds are wanted again only when ismredird restarts; scarce descriptors are the application's. */
+static int keep_memfd(int fd)
+{
+	int high = ism_private_fd(fd);
+	struct rlimit r = {};
+
+	getrlimit(RLIMIT_NOFILE, &r);
+	if (high >= 0 && atomic_load(&mapped) > r.rlim_cur / 16) {
+		ism_private_close(high);
+		high = -1;
+	}
+	return high;
+}
+
+static int map_rings(struct conn *c, const struct ism_attach *a)
+{
+	void *own = map_dmb(a->fd[ISM_FD_OWN_DMB], a->own_ring, PROT_READ, &c->own_len);
+	void *peer =
+		map_dmb(a->fd[ISM_FD_PEER_DMB], a->peer_ring, PROT_READ | PROT_WRITE, &c->peer_len);
+
+	c->own_bell = ism_private_fd(a->fd[ISM_FD_OWN_BELL]);
+	c->peer_bell = ism_private_fd(a->fd[ISM_FD_PEER_BELL]);
+	c->own_fd = keep_memfd(a->fd[ISM_FD_OWN_DMB]);
+	c->peer_fd = keep_memfd(a->fd[ISM_FD_PEER_DMB]);
+	c->peer = peer;
+	if (own && peer && c->own_bell >= 0 && c->peer_bell >= 0) {
+		atomic_fetch_add(&mapped, 1);
+		__atomic_store_n(&c->own, own, __ATOMIC_RELEASE);
+		return 0;
+	}
+	if (own)
+		munmap(own, c->own_len);
+	unmap(c);
+	return -ENOMEM;
+}
+
+/* The first of the relatives prepares the shared state; the others find it done. */
+static int init_slot(struct ism_slot *s, const struct ism_attach *a, int fd)
+{
+	uint32_t state = ISM_SLOT_ASKED;
+
+	if (!atomic_compare_exchange_strong(&s->state, &state, ISM_SLOT_INIT))
+		return state == ISM_SLOT_ATTACHED ? 0 : -ESTALE;
+	ism_ring_tx_init(&s->tx, a->peer_ring);
+	ism_ring_rx_init(&s->rx, a->own_ring);
+	atomic_store(&s->tx_state, ISM_TX_TCP);
+	s->tx_reason = ISM_R_DIRECT_WAIT;
+	s->cpu_told = -1;
+	read_options(s, fd);
+	return 1;
+}
+
+static void drop_answer(const struct ism_attach *a)
+{
+	for (int i = 0; a && i < ISM_FD_COUNT; i++)
+		real.close(a->fd[i]);
+}
+
+static void refused(struct conn *c, int error)
+{
+	struct ism_slot *s = c->slot;
+	uint32_t state = ISM_SLOT_ASKED;
+	int again = error == -ECONNREFUSED || error == -EDQUOT || error == -ENOSPC ||
+		    error == -ENOMEM || error == -ESHUTDOWN || error == -EAGAIN;
+
+	if (again)
+		atomic_store(&s->msgs, ism_after_msgs - AGAIN_MSGS);
+	atomic_compare_exchange_strong(&s->state, &state,
+				       again ? ISM_SLOT_CANDIDATE : ISM_SLOT_PLAIN);
+}
+
+void conn_answer(uint32_t index, uint64_t token, int error, uint32_t reason,
+		 const struct ism_attach *a)
+{
+	struct conn *c = conn_by_index(index);
+	int fd, first;
+
+	(void)reason;
+	if (!c || c->slot->token != token || !atomic_exchange(&c->asked, 0)) {
+		drop_answer(a);
+		return;
+	}
+	fd = conn_any_fd(c);
+	if (error || fd < 0 || atomic_load(&c->closing) || atomic_load(&ism_disabled)) {
+		drop_answer(a);
+		refused(c, error ? error : -ESTALE);
+		return;
+	}
+	first = init_slot(c->slot, a, fd);
+	if (first < 0) {
+		drop_answer(a);
+		return;
+	}
+	error = map_rings(c, a);
+	if (error) {
+		if (first)
+			atomic_store(&c->slot->state, ISM_SLOT_PLAIN);
+		return;
+	}
+	ism_dmb_stats(c->peer)->pid = getpid();
+	io_stats_tx(c);
+	if (first)
+		atomic_store(&c->slot->state, ISM_SLOT_ATTACHED);
+	conn_report(c, fd, ISM_PLANE_DIRECT, 0);
+	epoll_conn_attached(c);
+}
+
+static int random_share(struct ism_slot *s)
+{
+	while (!s->share)
+		if (getrandom(&s->share, sizeof(s->share), 0) != sizeof(s->share))
+			return -errno;
+	return 0;
+}
+
+/* Is the partner capable? Then ask for rings. */
+static void ask(struct conn *c, int fd)
+{
+	struct ism_slot *s = c->slot;
+	struct ism_sock_info i = {};
+	socklen_t len = sizeof(i);
+	uint32_t state = ISM_SLOT_CANDIDATE;
+	int saved = errno;
+
+	if (real.getsockopt(fd, ISM_SOL, ISM_SO_INFO, &i, &len) || !i.token ||
+	    i.flags & (ISM_SOCK_PINNED | ISM_SOCK_ENROLLED) ||
+	    (i.flags & ISM_SOCK_ESTABLISHED && !(i.peer_caps & ISM_CAP_DIRECT))) {
+		atomic_compare_exchange_strong(&s->state, &state, ISM_SLOT_PLAIN);
+		goto out;
+	}
+	if (!(i.flags & ISM_SOCK_PAIRED) || i.word != ISM_WORD_ON || random_share(s))
+		goto later;
+	s->token = i.token;
+	s->peer_token = i.peer;
+	atomic_store(&c->asked, 1);
+	atomic_compare_exchange_strong(&s->state, &state, ISM_SLOT_ASKED);
+	if (!ism_daemon_ask(fd, s->token, s->share, c->index))
+		goto out;
+	atomic_store(&c->asked, 0);
+	state = ISM_SLOT_ASKED;
+	atomic_compare_exchange_strong(&s->state, &state, ISM_SLOT_CANDIDATE);
+later:
+	atomic_store(&s->msgs, ism_after_msgs - AGAIN_MSGS);
+out:
+	errno = saved;
+}
+
+/* A relative attached the connection: we must have the rings, too, before we touch it. */
+static void join(struct conn *c, int fd)
+{
+	struct ism_slot *s = c->slot;
+
+	for (int i = 0; i < 50 && !conn_attached(c); i++) {
+		if (!atomic_load(&c->asked)) {
+			atomic_store(&c->asked, 1);
+			if (ism_daemon_ask(fd, s->token, s->share, c->index))
+				atomic_store(&c->asked, 0);
+		}
+		ism_daemon_poll(100);
+	}
+	/* Bytes may lie in rings that we cannot get: better an end than a stream with a hole. */
+	if (!conn_attached(c) && (s->rx_ready || atomic_load(&s->tx_state) == ISM_TX_RING))
+		real.shutdown(fd, SHUT_RDWR);
+}
+
+static int due(const struct ism_slot *s)
+{
+	int32_t msgs = atomic_load(&((struct ism_slot *)s)->msgs);
+
+	return msgs >= (int32_t)ism_after_msgs ||
+	       (msgs >= 0 && atomic_load(&((struct ism_slot *)s)->bytes) >= ism_after_bytes);
+}
+
+static int begin(struct conn *c, int fd, _Atomic uint32_t *inside)
+{
+	struct ism_slot *s = c->slot;
+	uint32_t state;
+
+	for (;;) {
+		if (conn_attached(c))
+			return 1;
+		atomic_store(&c->fd_hint, fd);
+		state = atomic_load(&s->state);
+		if (state == ISM_SLOT_CANDIDATE && due(s))
+			ask(c, fd);
+		if (atomic_load(&c->asked))
+			ism_daemon_poll(0);
+		if (atomic_load(&s->state) == ISM_SLOT_ATTACHED && !conn_attached(c)) {
+			join(c, fd);
+			if (!conn_attached(c))
+				return atomic_fetch_add(inside, 1), 0;
+		}
+		if (conn_attached(c))
+			return 1;
+		/* Whoever attaches looks for tasks in the kernel after; we look for an attach after. */
+		atomic_fetch_add(inside, 1);
+		state = atomic_load(&s->state);
+		if (state != ISM_SLOT_ATTACHED && state != ISM_SLOT_INIT)
+			return 0;
+		atomic_fetch_sub(inside, 1);
+	}
+}
+
+static void end(struct conn *c, int fd, ssize_t n, _Atomic uint32_t *inside)
+{
+	struct ism_slot *s = c->slot;
+
+	(void)fd;
+	atomic_fetch_sub(inside, 1);
+	if (n > 0) {
+		atomic_fetch_add_explicit(&s->msgs, 1, memory_order_relaxed);
+		atomic_fetch_add_explicit(&s->bytes, n, memory_order_relaxed);
+	}
+	if (atomic_load(&s->state) == ISM_SLOT_PLAIN && !conn_attached(c) &&
+	    !atomic_load(&c->closing))
+		conn_plain(c);
+}
+
+int conn_rx_begin(struct conn *c, int fd)
+{
+	if (likely(conn_attached(c)))
+		return 1;
+	return begin(c, fd, &c->slot->kernel_rx);
+}
+
+void conn_rx_end(struct conn *c, int fd, ssize_t n)
+{
+	end(c, fd, n, &c->slot->kernel_rx);
+}
+
+int conn_tx_begin(struct conn *c, int fd)
+{
+	if (likely(conn_attached(c)))
+		return 1;
+	return begin(c, fd, &c->slot->kernel_tx);
+}
+
+void conn_tx_end(struct conn *c, int fd, ssize_t n)
+{
+	end(c, fd, n, &c->slot->kernel_tx);
+}
