@@ -15,7 +15,9 @@ chmod 755 "$TMP"
 # the tree may be where others cannot look
 install -m 755 "${1:?usage: cli.sh BINARY}" "$TMP/ismredir" || exit 1
 install -d -m 1777 "$TMP/asan"
-export ISMREDIR_PIN_DIR=$TMP/pins
+export ISMREDIR_PIN_DIR=$TMP/pins ISMREDIR_SOCK=$TMP/sock ISMREDIR_PRELOAD=$TMP/none.so
+unset LD_PRELOAD ISMREDIR_AFTER
+UNIT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 export ASAN_OPTIONS=log_path=$TMP/asan/log UBSAN_OPTIONS=print_stacktrace=1 LC_ALL=C
 
 AS=() # who runs it
@@ -100,7 +102,7 @@ bad()
 
 # ---------------------------------------------------------------- commands
 
-COMMANDS=(check load unload status conns peers policy explain version help)
+COMMANDS=(check load unload run status conns dmbs fabrics peers policy explain version help)
 
 test_help()
 {
@@ -139,7 +141,7 @@ test_prefixes()
 	for p in h he; do
 		good "$p" "$p"
 	done
-	for p in ch co l u s pe po; do
+	for p in ch co l u s r d f pe po; do
 		good "help $p" help "$p"
 	done
 	bad 2 'ambiguous: check or conns' c
@@ -178,9 +180,9 @@ test_version()
 {
 	good "version" version
 	is "version" grep -Eq '^ismredir [0-9]+\.[0-9]+\.[0-9]+$' "$TMP/out"
-	is "version tells the formats" grep -Eq '^map format 1, option version 1, libbpf ' "$TMP/out"
+	is "version tells the formats" grep -Eq '^map format 2, option version 1, libbpf ' "$TMP/out"
 	good_json '.version | test("^[0-9]+\\.[0-9]+\\.[0-9]+$")' version
-	good_json '.map_format == 1 and .option_version == 1' version
+	good_json '.map_format == 2 and .option_version == 1' version
 	good_json ".pin_dir == \"$ISMREDIR_PIN_DIR\"" version
 	bad 2 'unexpected argument "x"' version x
 }
@@ -225,7 +227,7 @@ test_no_arguments_taken()
 {
 	local c
 
-	for c in check status peers policy version; do
+	for c in check status peers policy version dmbs fabrics; do
 		bad 2 'unexpected argument "x"' "$c" x
 		bad 2 'unexpected argument "-l"' "$c" -l
 	done
@@ -277,9 +279,9 @@ test_load_values()
 	for v in '' sixteen_chars___; do
 		bad 2 '1 to 15 characters' load --comm "$v"
 	done
-	for v in direct TCP ''; do
-		bad 2 'expected tcp or skmsg' load --plane "$v"
-		bad 2 'expected tcp or skmsg' load --default "$v"
+	for v in relay TCP ''; do
+		bad 2 'expected tcp, skmsg or direct' load --plane "$v"
+		bad 2 'expected tcp, skmsg or direct' load --default "$v"
 	done
 	for v in 0 1 16777217 x '' -5; do
 		bad 2 'bad max-conns' load --max-conns "$v"
@@ -357,6 +359,7 @@ test_no_privileges()
 
 	bad 1 'not permitted: run as root, or with CAP_BPF' load --port 80
 	bad 1 'not permitted' load --set budget-bytes=64k --default tcp --plane tcp --replace --skip-tests
+	bad 1 'not permitted' load --plane direct --default direct --skip-tests
 	bad 1 'not permitted' unload
 	bad 1 'not permitted' unload --timeout=0.5 --timeout 1
 	bad 1 'not permitted' check
@@ -368,6 +371,174 @@ test_no_privileges()
 		is "-j $c as nobody fails" [ "$rc" -eq 1 ]
 		is "-j $c as nobody: the error is JSON" is_error_object
 	done
+}
+
+# ---------------------------------------------------------------- run
+
+# runs STATUS OUT ARGS... - the program ends so, says so, and nobody complains
+runs()
+{
+	run run "${@:3}"
+	if [ "$rc" -eq "$1" ] && [ "$(cat "$TMP/out")" = "$2" ] && [ ! -s "$TMP/err" ]; then
+		ok
+	else
+		fail "run ${*:3}: wanted status $1 and \"$2\": $(shown)"
+	fi
+}
+
+# warns PATTERN OUT ARGS... - the program runs all the same; one line says what it lacks
+warns()
+{
+	run run "${@:3}"
+	if [ "$rc" -eq 0 ] && [ "$(cat "$TMP/out")" = "$2" ] && [ "$(wc -l <"$TMP/err")" -eq 1 ] &&
+		grep -q "^ismredir: .*$1.*so it runs without the direct plane" "$TMP/err"; then
+		ok
+	else
+		fail "run ${*:3}: wanted a warning \"$1\" and \"$2\": $(shown)"
+	fi
+}
+
+# expanded by the shell that is run
+# shellcheck disable=SC2016
+test_run()
+{
+	local lib=$TMP/lib.so
+
+	if ! echo 'int ismredir_test;' | cc -shared -fPIC -x c -o "$lib" - 2>/dev/null; then
+		skip "no compiler: run is left out"
+		return
+	fi
+	chmod 755 "$lib"
+	export ISMREDIR_PRELOAD=$lib
+	runs 0 "$lib" sh -c 'echo "$LD_PRELOAD"'
+	runs 0 "a -j -v --after=1 x" echo a -j -v --after=1 x
+	runs 0 -- echo --
+	runs 7 "" -- sh -c 'exit 7'
+	runs 3 "3,65536" --after 3,64k sh -c 'echo "$ISMREDIR_AFTER"; exit 3'
+	runs 0 "0" --after=0 --quiet -- sh -c 'echo "$ISMREDIR_AFTER"'
+	runs 0 "1,2097152" --after 1,2M -- sh -c 'echo "$ISMREDIR_AFTER"'
+	runs 0 "" sh -c 'echo "${ISMREDIR_AFTER:-}"'
+	LD_PRELOAD=$lib runs 0 "$lib" sh -c 'echo "$LD_PRELOAD"'
+	cp "$lib" "$TMP/other.so"
+	LD_PRELOAD=$TMP/other.so runs 0 "$lib:$TMP/other.so" sh -c 'echo "$LD_PRELOAD"'
+	run run sh -c 'kill -TERM $$'
+	is "run: a program that dies by a signal does" [ "$rc" -eq 143 ]
+	run run sh -c 'echo $$; exec sleep 0'
+	is "run: descriptors are not left open" [ "$rc" -eq 0 ]
+	runs 0 "0 1 2" sh -c 'cd /proc/$$/fd && echo [0-2] && [ ! -e 3 ]'
+	printf '#!/bin/sh\necho script\n' >"$TMP/script"
+	chmod 755 "$TMP/script"
+	runs 0 script "$TMP/script"
+	PATH=$TMP:$PATH runs 0 script script
+	good "ru is run" ru true
+	test_run_without "$lib"
+	test_run_errors
+	export ISMREDIR_PRELOAD=$TMP/none.so
+}
+
+# shellcheck disable=SC2016
+test_run_without()
+{
+	local lib=$1
+
+	if echo 'int main(void) { return 0; }' | cc -static -x c -o "$TMP/static" - 2>/dev/null; then
+		chmod 755 "$TMP/static"
+		warns 'static is linked statically' "" "$TMP/static"
+		runs 0 "" --quiet "$TMP/static"
+	fi
+	if [ "$(id -u)" = 0 ]; then
+		install -m 4755 -o 1 "$(type -P true)" "$TMP/setuid"
+		warns 'more privileges than you have' "" "$TMP/setuid"
+	fi
+	ISMREDIR_PRELOAD=$TMP/none.so warns 'none.so: No such file' "" \
+		sh -c 'echo "${LD_PRELOAD:-}"'
+	ISMREDIR_PRELOAD=$TMP/none.so runs 0 "" --quiet sh -c 'echo "${LD_PRELOAD:-}"'
+	ISMREDIR_PRELOAD=$TMP/script warns 'script is no library' "" sh -c 'echo "${LD_PRELOAD:-}"'
+	mkdir -p "$TMP/a b"
+	cp "$lib" "$TMP/a b/lib.so"
+	ISMREDIR_PRELOAD="$TMP/a b/lib.so" warns 'LD_PRELOAD takes no such path' "" \
+		sh -c 'echo "${LD_PRELOAD:-}"'
+	# Beside the program it is found by itself.
+	cp "$lib" "$TMP/libismredir-preload.so"
+	ISMREDIR_PRELOAD='' runs 0 "$TMP/libismredir-preload.so" sh -c 'echo "$LD_PRELOAD"'
+	rm "$TMP/libismredir-preload.so"
+}
+
+test_run_errors()
+{
+	local v
+
+	run run "$TMP/nosuch"
+	is "run: not found is 127" [ "$rc" -eq 127 ]
+	is "run: not found names it" grep -q "^ismredir: run $TMP/nosuch: No such file" "$TMP/err"
+	PATH=/usr/bin:/bin run run nosuch-program
+	is "run: not found in PATH is 127" [ "$rc" -eq 127 ]
+	run run "$TMP"
+	is "run: a directory is 126" [ "$rc" -eq 126 ]
+	: >"$TMP/plain"
+	run run "$TMP/plain"
+	is "run: no permission is 126" [ "$rc" -eq 126 ]
+	bad 2 'expected a program' run
+	bad 2 'expected a program' run --
+	bad 2 'expected a program' run --quiet
+	bad 2 'unknown option "-q"' run -q true
+	bad 2 'unknown option "--afterwards"' run --afterwards 1 true
+	for v in '' x -1 '1,' 1,x 1,-1 4294967296 1,5G 1,2,3 99999999999999999999; do
+		bad 2 'bad --after' run --after "$v" true
+		bad 2 'bad --after' run --after="$v" true
+	done
+	bad 2 'bad --after' run --after
+}
+
+# ---------------------------------------------------------------- ismredird
+
+test_no_daemon()
+{
+	local c
+
+	for c in dmbs fabrics; do
+		bad 1 "ismredird is not running (nobody at $ISMREDIR_SOCK)" "$c"
+	done
+}
+
+# Not the daemon, only its words.
+test_daemon()
+{
+	local pid
+
+	if ! command -v python3 >/dev/null; then
+		skip "no python3: dmbs and fabrics are left out"
+		return
+	fi
+	mkfifo "$TMP/hold"
+	python3 "$UNIT/fake_daemon.py" "$ISMREDIR_SOCK" <"$TMP/hold" >"$TMP/ready" 2>&1 &
+	pid=$!
+	exec 9>"$TMP/hold"
+	for _ in {1..100}; do
+		! grep -qs ready "$TMP/ready" || break
+		sleep 0.1
+	done
+	chmod 666 "$ISMREDIR_SOCK"
+	good "dmbs" dmbs
+	is "dmbs: a line for each" [ "$(wc -l <"$TMP/out")" -eq 3 ]
+	is "dmbs: the first" grep -Eq \
+		'^0000000000001111 fedcba9876543210 +0 +64K +100 +4.9K +50 +111 +222 +33 owner,partner$' \
+		"$TMP/out"
+	good_json '.dmbs | length == 2' dmbs
+	good_json '.dmbs[0] | .token == "0000000000001111" and .fill == 100 and .flags == "tcp" and
+		.writer.bytes == 5000 and .writer.spins == 4 and .writer.tcp_bytes == 77' dmbs
+	good_json '.dmbs[1] | .attached == "owner,partner,resumed" and .flags == "fin,rewind"' dmbs
+	good "fabrics" fabrics
+	is "fabrics: names and numbers" grep -Eq '^ *0 memfd: .* attach,doorbell,export +2 +136K +5$' \
+		"$TMP/out"
+	good_json '.fabrics == [{"index": 0, "name": "memfd:", "pooled": 5, "dmbs": 2,
+		"dmb_bytes": 139264, "caps": "attach,doorbell,export",
+		"gid": "00010203-0405-0607-0809-0a0b0c0d0e0f",
+		"uuid": "10111213-1415-1617-1819-1a1b1c1d1e1f"}]' fabrics
+	exec 9>&-
+	wait "$pid"
+	bad 1 'ismredird is not running' dmbs
+	rm -f "$ISMREDIR_SOCK"
 }
 
 # ---------------------------------------------------------------- nothing is loaded
@@ -429,6 +600,9 @@ test_no_arguments_taken
 test_conns_arguments
 test_unload_arguments
 test_full_output
+test_no_daemon
+test_daemon
+test_run
 if [ -n "$UNPRIVILEGED" ]; then
 	test_load_values
 	test_load_options

@@ -26,7 +26,8 @@ static void check_rule(const struct ism_rule *r)
 {
 	char buf[768];
 
-	check(r->plane == ISM_PLANE_TCP || r->plane == ISM_PLANE_SKMSG);
+	check(r->plane == ISM_PLANE_TCP || r->plane == ISM_PLANE_SKMSG ||
+	      r->plane == ISM_PLANE_DIRECT);
 	check(!(r->flags & ISM_RULE_PORT) || (r->port_lo >= 1 && r->port_lo <= r->port_hi));
 	check(!(r->flags & ISM_RULE_COMM) || ended(r->comm));
 	check(!(r->flags & ISM_RULE_CIDR) || r->prefix <= 128);

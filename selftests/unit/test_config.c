@@ -258,7 +258,7 @@ Test(config, values)
 	bad("[load]\nport = 80 # not a comment\n", 2, "bad port");
 	bad("[load]\ncomm = sixteen_chars___\n", 2, "1 to 15 characters");
 	bad("[load]\npeer = nowhere\n", 2, "bad peer \"nowhere\"");
-	bad("[load]\nplane = direct\n", 2, "expected tcp or skmsg");
+	bad("[load]\nplane = relay\n", 2, "expected tcp, skmsg or direct");
 	bad("[load]\ndefault = on\n", 2, "bad default \"on\"");
 	bad("[load]\nmax-conns = 1\n", 2, "2 to 16777216");
 	bad("[load]\nnegative-ttl = 1d\n", 2, "seconds");

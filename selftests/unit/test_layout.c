@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * The layout of what is pinned (by the BTF of the built object) and of what the iterators write: an edit
- * that moves a field shows up here as a difference to layout.txt.
+ * The layout of what is pinned (by the BTF of the built object), of what the iterators write, and of
+ * what goes through setsockopt() and getsockopt(): an edit that moves a field shows up here as a
+ * difference to layout.txt.
  */
 #include "unit.h"
 #include <stddef.h>
 #include <bpf/btf.h>
 #include <bpf/libbpf.h>
 #include <ismredir/maps.h>
+#include <ismredir/option.h>
+#include <ismredir/sockctl.h>
 #include <ismredir/view.h>
 
 #define EXPECTED "selftests/unit/layout.txt"
@@ -27,7 +30,10 @@ static const struct {
 #undef SHOWN
 };
 
-/* What iterators write is in no map, so BTF does not have it. A name without a field is the struct. */
+/*
+ * What iterators write and sockets answer is in no map, so BTF does not have it. A name without a field
+ * is the struct.
+ */
 static const struct {
 	const char *name;
 	size_t offset, size;
@@ -56,6 +62,21 @@ static const struct {
 	FIELD(ism_listener_view, inode),
 	FIELD(ism_listener_view, err),
 	FIELD(ism_listener_view, pad),
+	WHOLE(ism_sock_info),
+	FIELD(ism_sock_info, token),
+	FIELD(ism_sock_info, peer),
+	FIELD(ism_sock_info, cookie),
+	FIELD(ism_sock_info, write_seq),
+	FIELD(ism_sock_info, copied_seq),
+	FIELD(ism_sock_info, rcv_nxt),
+	FIELD(ism_sock_info, flags),
+	FIELD(ism_sock_info, word),
+	FIELD(ism_sock_info, reason),
+	FIELD(ism_sock_info, caps),
+	FIELD(ism_sock_info, peer_caps),
+	WHOLE(ism_sock_report),
+	FIELD(ism_sock_report, plane),
+	FIELD(ism_sock_report, reason),
 #undef WHOLE
 #undef FIELD
 };
@@ -185,6 +206,9 @@ Test(layout, values_of_the_format)
 	cr_expect_eq(ISM_WORD_DRAIN, 2);
 	cr_expect_eq(ISM_ACTIVE, 0);
 	cr_expect_eq(ISM_PASSIVE, 1);
+	cr_expect_eq(ISM_PLANE_TCP, 0);
+	cr_expect_eq(ISM_PLANE_DIRECT, 2);
+	cr_expect_eq(ISM_CAP_DIRECT, 1, "as on the wire");
 	cr_expect_str_eq(ISM_PIN_DIR, "/sys/fs/bpf/ismredir");
 }
 

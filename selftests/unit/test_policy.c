@@ -386,10 +386,12 @@ Test(policy, planes)
 {
 	must_set("plane", "tcp");
 	cr_expect_eq(policy.plane, ISM_PLANE_TCP);
+	must_set("plane", "direct");
+	cr_expect_eq(policy.plane, ISM_PLANE_DIRECT);
 	must_set("plane", "skmsg");
 	cr_expect_eq(policy.plane, ISM_PLANE_SKMSG);
-	for (const char *const *p =
-		     (const char *const[]){ "direct", "relay", "smc", "TCP", "", "x", NULL };
+	for (const char *const *p = (const char *const[]){ "relay", "smc", "TCP", "Direct",
+							   "skmsg-only", "", "x", NULL };
 	     *p; p++) {
 		cr_expect_eq(set("plane", *p), -EINVAL, "%s", *p);
 		cr_expect_eq(set("default", *p), -EINVAL, "%s", *p);
@@ -628,12 +630,57 @@ Test(policy, plane_tcp_takes_a_selection_out)
 	cr_expect_eq(policy.ctl.default_plane, ISM_PLANE_SKMSG);
 }
 
+/* Rings or nothing: what can have none is TCP, as is what was not selected. */
+Test(policy, plane_direct_alone_is_all_of_it)
+{
+	must_set("plane", "direct");
+	finish();
+	cr_expect_eq(policy.ctl.default_plane, ISM_PLANE_TCP);
+	cr_assert_eq(policy.n_rules, 1);
+	cr_expect_str_eq(rule_text(0), "direct peer local");
+	cr_expect(!ism_policy_redirects(&policy));
+}
+
+Test(policy, plane_direct_for_a_selection)
+{
+	must_set("plane", "direct");
+	must_set("port", "80");
+	finish();
+	cr_assert_eq(policy.n_rules, 1);
+	cr_expect_str_eq(rule_text(0), "direct port 80 peer local");
+	cr_expect_eq(policy.ctl.default_plane, ISM_PLANE_TCP);
+}
+
+Test(policy, what_may_be_redirected)
+{
+	finish();
+	cr_expect(ism_policy_redirects(&policy), "everything");
+	fresh();
+	must_set("port", "80");
+	finish();
+	cr_expect(ism_policy_redirects(&policy), "a port");
+	fresh();
+	must_set("plane", "tcp");
+	finish();
+	cr_expect(!ism_policy_redirects(&policy), "nothing");
+	fresh();
+	must_set("plane", "direct");
+	must_set("default", "skmsg");
+	must_set("port", "80");
+	finish();
+	cr_expect(ism_policy_redirects(&policy), "all but a port");
+	fresh();
+	must_set("default", "direct");
+	finish();
+	cr_expect(!ism_policy_redirects(&policy), "rings only");
+}
+
 Test(policy, an_explicit_default_wins)
 {
-	static const char *const planes[] = { "tcp", "skmsg" };
+	static const char *const planes[] = { "tcp", "skmsg", "direct" };
 
-	for (int plane = 0; plane < 2; plane++)
-		for (int def = 0; def < 2; def++)
+	for (int plane = 0; plane < 3; plane++)
+		for (int def = 0; def < 3; def++)
 			for (int narrow = 0; narrow < 2; narrow++) {
 				fresh();
 				must_set("plane", planes[plane]);
@@ -694,6 +741,18 @@ Test(policy, a_tcp_rule_does_not_select)
 	finish();
 	cr_expect_eq(policy.ctl.default_plane, ISM_PLANE_SKMSG);
 	expect_selective(0, "all of the root's programs but port 22");
+}
+
+/* Rings do without what the self-tests of the other plane find. */
+Test(policy, direct_needs_no_selection)
+{
+	policy.cgroups[0].level = 0;
+	must_set("default", "direct");
+	finish();
+	expect_selective(1, "nothing is redirected");
+	policy.n_rules = 1;
+	policy.rules[0].plane = ISM_PLANE_DIRECT;
+	expect_selective(1, "nor by a rule");
 }
 
 /* Nor does a selection when everything else is on the plane as well. */

@@ -91,11 +91,15 @@ Test(reasons, numbers_that_are_out_in_the_world)
 	cr_expect_eq(ISM_R_PENDING, 0x0101);
 	cr_expect_eq(ISM_R_NO_ANSWER, 0x0102);
 	cr_expect_eq(ISM_R_BAD_OPTION, 0x0105);
+	cr_expect_eq(ISM_R_DIRECT_WAIT, 0x010f);
+	cr_expect_eq(ISM_R_NOT_DIRECT, 0x0110);
 	cr_expect_eq(ISM_R_UNREAD_TCP, 0x0201);
 	cr_expect_eq(ISM_R_BUDGET, 0x0202);
 	cr_expect_eq(ISM_R_URGENT, 0x0301);
 	cr_expect_eq(ISM_R_MAP_FULL, 0x0401);
 	cr_expect_eq(ISM_R_NO_STORAGE, 0x0404);
+	cr_expect_eq(ISM_R_NO_DAEMON, 0x0405);
+	cr_expect_eq(ISM_R_HOSTILE, 0x0407);
 	cr_expect_eq(ISM_R_DRAIN, 0x0501);
 	cr_expect_eq(ISM_R_OFF, 0x0502);
 }

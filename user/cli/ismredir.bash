@@ -7,6 +7,27 @@ _ismredir_reasons()
 	ismredir -j explain all 2>/dev/null | grep -o '"name":"[a-z_]*"' | cut -d'"' -f4
 }
 
+# Options, then a program; what follows that is not ours: the shell's own completion of file names.
+_ismredir_run()
+{
+	local cur=$1 words=$2 prev=$3 w
+
+	for ((w = COMP_CWORD - words + 1; w < COMP_CWORD; w++)); do
+		case ${COMP_WORDS[w]} in
+		--after) ((w++)) ;;
+		-*) ;;
+		*) return ;;
+		esac
+	done
+	if [[ $prev == --after ]]; then
+		return
+	elif [[ $cur == -* ]]; then
+		mapfile -t COMPREPLY < <(compgen -W "--after --quiet" -- "$cur")
+	else
+		mapfile -t COMPREPLY < <(compgen -A command -- "$cur" | sort -u)
+	fi
+}
+
 _ismredir()
 {
 	local cur prev verb="" i
@@ -25,7 +46,12 @@ _ismredir()
 	done
 
 	if [[ -z $verb ]]; then
-		mapfile -t COMPREPLY < <(compgen -W "-j -p -v check load unload status conns peers policy explain version help" -- "$cur")
+		mapfile -t COMPREPLY < <(compgen -W "-j -p -v check load unload run status conns dmbs fabrics peers policy explain version help" -- "$cur")
+		return
+	fi
+
+	if [[ $verb == run ]]; then
+		_ismredir_run "$cur" "$((COMP_CWORD - i))" "$prev"
 		return
 	fi
 
@@ -39,7 +65,7 @@ _ismredir()
 		return
 		;;
 	--plane | --default | plane)
-		mapfile -t COMPREPLY < <(compgen -W "tcp skmsg" -- "$cur")
+		mapfile -t COMPREPLY < <(compgen -W "tcp skmsg direct" -- "$cur")
 		return
 		;;
 	state)
@@ -65,9 +91,9 @@ _ismredir()
 		mapfile -t COMPREPLY < <(compgen -W "all $(_ismredir_reasons)" -- "$cur")
 		;;
 	help)
-		mapfile -t COMPREPLY < <(compgen -W "check load unload status conns peers policy explain version" -- "$cur")
+		mapfile -t COMPREPLY < <(compgen -W "check load unload run status conns dmbs fabrics peers policy explain version" -- "$cur")
 		;;
 	esac
 }
 
-complete -F _ismredir ismredir
+complete -o bashdefault -F _ismredir ismredir
