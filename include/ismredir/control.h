@@ -121,7 +121,9 @@ struct ism_msg_resume {
  * @token: what the refused request was about, or 0
  * @error: negative errno: -EPROTO malformed, -EPERM not your connection, -EBUSY attached by another
  *         process, -EALREADY attached by you, -ENOENT no such connection, -EOPNOTSUPP the partner is
- *         not capable, -EDQUOT limit of the uid, -ENOSPC total limit, -ENOMEM, -ESHUTDOWN unloading
+ *         not capable, -EDQUOT limit of the uid, -ENOSPC total limit, -ENOMEM, -ESHUTDOWN unloading;
+ *         -EAGAIN the partner's handshake is not over, ask again; -ESTALE (RESUME) the connection has
+ *         other DMBs by now, leave yours; -EUSERS too many clients, said without a request (seq 0)
  * @reason: enum ism_reason
  */
 struct ism_msg_error {

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+"""The control protocol of ismredird and the sockopts that go with it, for tests: packets as they are in
+include/ismredir/control.h, connections whose ends can use rings, and DMBs as mappings."""
+
+import array
+import mmap
+import os
+import socket
+import struct
+
+MAGIC, VERSION, MSG_MAX = 0x4C435349, 1, 4096
+(HELLO, HELLO_OK, ATTACH, ATTACH_OK, DETACH, RESUME, RESUME_OK, LIST, DMB, LIST_END, FABRICS, FABRIC,
+ STATUS, STATUS_OK, ERROR) = range(1, 16)
+OWN_DMB, PEER_DMB, OWN_BELL, PEER_BELL = range(4)
+HEAD = struct.Struct("=IHHII")
+STATS = "=11QII32x"
+DMB_MSG = struct.Struct("=QQ8I")
+STATUS_MSG = struct.Struct("=QII14QII")
+STATUS_NAMES = ("uptime_ms clients pairs attaches detaches resumes refused malformed ring_bytes ring_msgs "
+                "tcp_bytes doorbells spins sleeps timeouts mem_bytes mem_limit pid word").split()
+FABRIC_MSG = struct.Struct("=64s16s16sIIQII")
+STATIC = struct.Struct("=IHHQIIQ16s16s")
+RING_OFF, TX_OFF, RX_OFF, STATS_OFF = 4096, 128, 192, 256
+WORD_OFF, WORD_ON, WORD_DRAIN = range(3)
+
+SOL, SO_CAPS, SO_INFO = 0x49534D52, 1, 2
+INFO = struct.Struct("=QQQIIIIIHBB")
+CAP_DIRECT = 1
+SOCK_PAIRED = 2
+
+
+class Refused(Exception):
+    """An ISM_MSG_ERROR."""
+
+    def __init__(self, error, reason, token):
+        super().__init__(f"error {os.strerror(-error)} reason {reason:#x} token {token:#x}")
+        self.errno, self.reason, self.token = -error, reason, token
+
+
+class Gone(Exception):
+    """The daemon closed the connection."""
+
+
+class Client:
+    """A connection to the daemon."""
+
+    def __init__(self, path, hello=True, timeout=10):
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.sock.settimeout(timeout)
+        self.sock.connect(path)
+        self.seq = 100
+        self.page_fd = -1
+        if hello:
+            body, fds = self.ask(HELLO, bytes(8), expect=HELLO_OK)
+            self.instance, self.gid = struct.unpack("=Q16s", body)
+            self.page_fd, = fds
+
+    def raw(self, data, fds=()):
+        """One packet, as it is."""
+        anc = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        try:
+            self.sock.sendmsg([data], anc)
+        except (BrokenPipeError, ConnectionResetError) as e:
+            raise Gone from e
+
+    def send(self, kind, body=b"", fds=()):
+        self.seq += 1
+        self.raw(HEAD.pack(MAGIC, VERSION, kind, len(body), self.seq) + body, fds)
+        return self.seq
+
+    def recv(self):
+        """(type, seq, body, fds) of the next packet."""
+        try:
+            data, fds, flags, _ = socket.recv_fds(self.sock, 65536, 16)
+        except ConnectionResetError as e:
+            raise Gone from e
+        if not data:
+            raise Gone
+        assert not flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC), flags
+        magic, version, kind, length, seq = HEAD.unpack_from(data)
+        assert (magic, version, length) == (MAGIC, VERSION, len(data) - HEAD.size), data
+        return kind, seq, data[HEAD.size:], fds
+
+    def answer(self, seq, expect):
+        kind, got, body, fds = self.recv()
+        assert got == seq, f"answer to {got}, not to {seq}"
+        if kind == ERROR:
+            token, error, reason = struct.unpack("=QiI", body)
+            raise Refused(error, reason, token)
+        assert kind == expect, f"answer of type {kind}, expected {expect}"
+        return body, fds
+
+    def ask(self, kind, body=b"", fds=(), expect=None):
+        return self.answer(self.send(kind, body, fds), expect)
+
+    def attach(self, end, share=1, token=None):
+        token = end.token if token is None else token
+        body, fds = self.ask(ATTACH, struct.pack("=QQ", token, share), [end.fileno()], ATTACH_OK)
+        return Rings(*struct.unpack("=QQII", body), fds, share)
+
+    def detach(self, token):
+        self.send(DETACH, struct.pack("=Q", token))
+
+    def resume(self, end, rings, share=None, fds=None, **changes):
+        values = {"token": rings.token, "peer": rings.peer, "share": rings.share if share is None else share,
+                  "own_ring": rings.own_ring, "peer_ring": rings.peer_ring} | changes
+        body, _ = self.ask(RESUME, struct.pack("=QQQII", *values.values()),
+                           [end.fileno(), *(fds or rings.fds)], RESUME_OK)
+        return struct.unpack("=Q", body)[0]
+
+    def many(self, kind, each):
+        seq = self.send(kind)
+        found = []
+        while True:
+            got, got_seq, body, _ = self.recv()
+            assert got_seq == seq
+            if got == LIST_END:
+                return found
+            assert got == each, got
+            found.append(body)
+
+    def list(self):
+        """{token: dict} of the DMBs that this client may see."""
+        names = "token peer ring_size fill owner_pid partner_pid uid flags fabric prod_flags".split()
+        found = {}
+        for body in self.many(LIST, DMB):
+            item = dict(zip(names, DMB_MSG.unpack_from(body)))
+            item["stats"] = struct.unpack_from(STATS, body, DMB_MSG.size)
+            assert item["token"] not in found, "listed twice"
+            found[item["token"]] = item
+        return found
+
+    def fabrics(self):
+        return [FABRIC_MSG.unpack(body) for body in self.many(FABRICS, FABRIC)]
+
+    def status(self):
+        body, _ = self.ask(STATUS, expect=STATUS_OK)
+        return dict(zip(STATUS_NAMES, STATUS_MSG.unpack(body)))
+
+    def sync(self):
+        """Everything sent before has been served."""
+        self.status()
+
+    def close(self):
+        self.sock.close()
+        if self.page_fd >= 0:
+            os.close(self.page_fd)
+            self.page_fd = -1
+
+
+class Rings:
+    """What ATTACH_OK gave: two mapped DMBs and two doorbells."""
+
+    def __init__(self, token, peer, own_ring, peer_ring, fds, share):
+        self.token, self.peer, self.own_ring, self.peer_ring = token, peer, own_ring, peer_ring
+        self.fds, self.share = fds, share
+        self.own = mmap.mmap(fds[OWN_DMB], RING_OFF + own_ring, prot=mmap.PROT_READ)
+        self.peer_dmb = mmap.mmap(fds[PEER_DMB], RING_OFF + peer_ring)
+
+    def put(self, offset, data):
+        """Write to the partner."""
+        self.peer_dmb[offset:offset + len(data)] = data
+
+    def get(self, offset, size):
+        return self.own[offset:offset + size]
+
+    def put_stats(self, *values):
+        self.put(STATS_OFF, struct.pack(STATS, *values))
+
+    def close(self):
+        self.own.close()
+        self.peer_dmb.close()
+        for fd in self.fds:
+            os.close(fd)
+        self.fds = []
+
+
+class End:
+    """One end of a TCP connection."""
+
+    def __init__(self, sock):
+        self.sock = sock
+
+    def fileno(self):
+        return self.sock.fileno()
+
+    def info(self):
+        return INFO.unpack(self.sock.getsockopt(SOL, SO_INFO, INFO.size))
+
+    @property
+    def token(self):
+        return self.info()[0]
+
+    def close(self):
+        self.sock.close()
+
+
+def listener(capable=True):
+    s = socket.socket()
+    if capable:
+        s.setsockopt(SOL, SO_CAPS, CAP_DIRECT)
+    s.bind(("127.0.0.1", 0))
+    s.listen()
+    return s
+
+
+def connection(client_capable=True, server_capable=True):
+    """Both ends of a connection over loopback."""
+    with listener(server_capable) as server:
+        a = socket.socket()
+        if client_capable:
+            a.setsockopt(SOL, SO_CAPS, CAP_DIRECT)
+        a.connect(server.getsockname())
+        b, _ = server.accept()
+    return End(a), End(b)

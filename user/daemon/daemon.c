@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* The daemon's parts put together, and what it does by itself: poll the load, keep the pool filled. */
+#define _GNU_SOURCE
+#include "daemon.h"
+#include <errno.h>
+#include <string.h>
+#include <sys/random.h>
+#include <systemd/sd-daemon.h>
+#include <ismredir/maps.h>
+#include "client.h"
+#include "log.h"
+#include "lookup.h"
+#include "reasons.h"
+
+#define TICK_US 200000ULL
+
+static void say_status(struct daemon *d, __u32 word)
+{
+	sd_notifyf(0, "STATUS=load: %s; %u clients, %u connections with rings, %llu kB of memory",
+		   ism_word_name(word), d->n_clients, d->pairs.n,
+		   (unsigned long long)d->pairs.bytes >> 10);
+}
+
+/* Clients leave their rings when the word is not "on": unload waits for that. */
+static int on_tick(sd_event_source *s, uint64_t usec, void *arg)
+{
+	struct daemon *d = arg;
+	__u32 word = ism_lookup_word(), before = host_set_word(&d->host, word);
+
+	if (word != before)
+		log_line(LOG_NOTICE, "load: %s", ism_word_name(word));
+	say_status(d, word);
+	clients_tick(d);
+	sd_event_source_set_time(s, usec + TICK_US);
+	sd_event_source_set_enabled(s, SD_EVENT_ONESHOT);
+	return 0;
+}
+
+/* One at a time, with the lowest priority: requests go first. */
+static int on_refill(sd_event_source *s, void *arg)
+{
+	struct daemon *d = arg;
+	int rc = ism_fabric_prepare(d->fabric, ism_dmb_len(d->opt.ring_size), d->opt.pool);
+
+	if (rc < 0)
+		log_client(LOG_WARNING, "cannot keep DMBs ready: %s", strerror(-rc));
+	if (rc <= 0)
+		sd_event_source_set_enabled(s, SD_EVENT_OFF);
+	return 0;
+}
+
+void daemon_refill(struct daemon *d)
+{
+	sd_event_source_set_enabled(d->refill, SD_EVENT_ON);
+}
+
+static int open_sources(struct daemon *d)
+{
+	uint64_t now;
+	int rc = sd_event_now(d->event, CLOCK_MONOTONIC, &now);
+
+	if (rc < 0)
+		return rc;
+	d->started_us = now;
+	rc = sd_event_add_time(d->event, &d->tick, CLOCK_MONOTONIC, now, 0, on_tick, d);
+	if (rc >= 0)
+		rc = sd_event_add_defer(d->event, &d->refill, on_refill, d);
+	if (rc >= 0)
+		rc = sd_event_source_set_priority(d->refill, SD_EVENT_PRIORITY_IDLE);
+	if (rc >= 0)
+		rc = sd_event_source_set_enabled(d->refill, SD_EVENT_ON);
+	return rc < 0 ? rc : 0;
+}
+
+static int open_parts(struct daemon *d, struct ism_err *err)
+{
+	int rc = sd_event_new(&d->event);
+
+	if (rc < 0)
+		return rc;
+	d->closer = closer_new();
+	if (!d->closer)
+		return -ENOMEM;
+	if (getrandom(&d->instance, sizeof(d->instance), 0) != sizeof(d->instance))
+		return -EIO;
+	rc = ism_fabric_open(d->opt.fabric, &d->fabric, err);
+	if (rc)
+		return rc;
+	if (!(d->fabric->info.caps & ISM_FABRIC_EXPORT))
+		return ism_err_set(err, -EOPNOTSUPP, "fabric %s cannot be handed to programs",
+				   d->opt.fabric);
+	if (ism_dmb_len(d->opt.ring_size) > d->fabric->info.max_dmb_len)
+		return ism_err_set(err, -E2BIG, "fabric %s: rings of that size do not fit",
+				   d->opt.fabric);
+	return host_open(&d->host, d->instance);
+}
+
+int daemon_init(struct daemon *d, const struct options *opt, struct ism_err *err)
+{
+	int rc;
+
+	memset(d, 0, sizeof(*d));
+	d->opt = *opt;
+	d->host.fd = -1;
+	d->verify = verify_socket;
+	rc = open_parts(d, err);
+	if (!rc)
+		rc = open_sources(d);
+	if (rc)
+		return ism_err_set(err, rc, "%s", strerror(-rc));
+	d->pairs.fabric = d->fabric;
+	d->pairs.ring_size = opt->ring_size;
+	d->pairs.limit_total = opt->limit_total;
+	d->pairs.limit_uid = opt->limit_uid;
+	return 0;
+}
+
+void daemon_free(struct daemon *d)
+{
+	clients_free(d);
+	pairs_clear(&d->pairs);
+	ism_fabric_close(d->fabric);
+	host_close(&d->host);
+	sd_event_source_disable_unref(d->tick);
+	sd_event_source_disable_unref(d->refill);
+	sd_event_unref(d->event);
+	if (d->closer)
+		closer_free(d->closer);
+	accounts_sweep(&d->accounts);
+}

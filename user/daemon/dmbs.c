@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* What is in a DMB, for the daemon; see dmbs.h. */
+#define _GNU_SOURCE
+#include "dmbs.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+
+static __u64 load64(const __u64 *p)
+{
+	return __atomic_load_n(p, __ATOMIC_RELAXED);
+}
+
+static __u32 ring_size_of(const struct ism_dmb *dmb)
+{
+	return dmb->len - ISM_DMB_RING_OFF;
+}
+
+void dmb_format(const struct ism_dmb *dmb, __u32 ring_size, const struct ism_gid *owner)
+{
+	struct ism_dmb_static *s = dmb->addr;
+
+	s->version = ISM_DMB_VERSION;
+	s->header_len = ISM_DMB_RING_OFF;
+	s->length = ism_dmb_len(ring_size);
+	s->ring_off = ISM_DMB_RING_OFF;
+	s->ring_size = ring_size;
+	s->token = dmb->token;
+	memcpy(s->owner_gid, owner, sizeof(s->owner_gid));
+	memcpy(s->partner_gid, &dmb->partner, sizeof(s->partner_gid));
+	__atomic_store_n(&s->magic, ISM_DMB_MAGIC, __ATOMIC_RELEASE);
+}
+
+int dmb_check_static(const struct ism_dmb *dmb, __u32 ring_size)
+{
+	struct ism_dmb_static s;
+
+	memcpy(&s, dmb->addr, sizeof(s)); /* of the copy, every field is what it is checked to be */
+	if (s.magic != ISM_DMB_MAGIC || s.version != ISM_DMB_VERSION ||
+	    s.header_len != ISM_DMB_RING_OFF || s.length != ism_dmb_len(ring_size) ||
+	    s.ring_off != ISM_DMB_RING_OFF || s.ring_size != ring_size || s.token != dmb->token)
+		return -EPERM;
+	return 0;
+}
+
+/* Whoever attaches says at once that it reads its ring, or at least who it is. */
+int dmb_was_used(const struct ism_dmb *dmb)
+{
+	return load64(&ism_dmb_tx(dmb->addr)->prod) || load64(&ism_dmb_rx(dmb->addr)->cons) ||
+	       load64(&ism_dmb_rx(dmb->addr)->tcp);
+}
+
+int dmb_is_memfd(int fd)
+{
+	return fcntl(fd, F_GET_SEALS) >= 0;
+}
+
+/* Both are words of counters, in two halves of 32 bits at most. */
+static void copy_stats(const struct ism_dmb *dmb, struct ism_dmb_stats *ret)
+{
+	const __u64 *from = (const __u64 *)ism_dmb_stats(dmb->addr);
+	__u64 to[sizeof(*ret) / sizeof(__u64)];
+
+	for (size_t i = 0; i < sizeof(to) / sizeof(to[0]); i++)
+		to[i] = load64(&from[i]);
+	memcpy(ret, to, sizeof(*ret));
+}
+
+void dmb_show(const struct ism_dmb *own, const struct ism_dmb *peer, struct ism_msg_dmb *ret)
+{
+	const __u64 mask = ~0ULL >> ISM_PROD_SHIFT;
+	__u64 prod = load64(&ism_dmb_tx(own->addr)->prod);
+	__u64 cons = load64(&ism_dmb_rx(peer->addr)->cons);
+	__u64 fill = ((prod >> ISM_PROD_SHIFT) - cons) & mask;
+
+	ret->ring_size = ring_size_of(own);
+	/* Cursors are read one after the other, and a broken client writes any: show what can be. */
+	if (fill > mask / 2)
+		fill = 0;
+	ret->fill = fill < ret->ring_size ? fill : ret->ring_size;
+	ret->prod_flags = prod & ISM_PROD_FLAGS;
+	copy_stats(own, &ret->stats);
+}
+
+void dmb_add_stats(const struct ism_dmb *dmb, struct ism_msg_status *ret)
+{
+	struct ism_dmb_stats s;
+
+	copy_stats(dmb, &s);
+	ret->ring_bytes += s.tx_bytes;
+	ret->ring_msgs += s.tx_msgs;
+	ret->tcp_bytes += s.tcp_tx_bytes;
+	ret->doorbells += s.doorbells;
+	ret->spins += s.spins;
+	ret->sleeps += s.sleeps;
+	ret->timeouts += s.timeouts;
+}

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What is in a DMB, for the daemon: writing the static part, and reading what clients wrote. Each word
+ * is read once, and nothing read is used for more than showing it, or for refusing what it contradicts.
+ */
+#ifndef ISM_DAEMON_DMBS_H
+#define ISM_DAEMON_DMBS_H
+
+#include <ismredir/control.h>
+#include <ismredir/fabric.h>
+
+/** dmb_format() - write the static part; nobody else has seen @dmb yet */
+void dmb_format(const struct ism_dmb *dmb, __u32 ring_size, const struct ism_gid *owner);
+
+/** dmb_check_static() - is it a DMB of this version, token and ring? 0 or -EPERM */
+int dmb_check_static(const struct ism_dmb *dmb, __u32 ring_size);
+
+/** dmb_was_used() - has its partner ever written here? */
+int dmb_was_used(const struct ism_dmb *dmb);
+
+/** dmb_is_memfd() - is it memory that can be sealed? Asks nothing that another process could delay */
+int dmb_is_memfd(int fd);
+
+/** dmb_show() - ring, fill, flags and counters of @own; @peer is the DMB of the other end */
+void dmb_show(const struct ism_dmb *own, const struct ism_dmb *peer, struct ism_msg_dmb *ret);
+
+/** dmb_add_stats() - add the partner's counters to the sums of @ret */
+void dmb_add_stats(const struct ism_dmb *dmb, struct ism_msg_status *ret);
+
+#endif

@@ -1,0 +1,460 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* The table of pairs; see pairs.h. What DMBs say about themselves is in dmbs.c. */
+#define _GNU_SOURCE
+#include "pairs.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include "dmbs.h"
+
+/* ---------------------------------------------------------------- finding */
+
+/* Tokens are random, so their low bits spread well. */
+static struct pair_end **bucket_of(struct pairs *t, __u64 token)
+{
+	return &t->bucket[token % PAIR_BUCKETS];
+}
+
+static struct pair_end *find_end(struct pairs *t, __u64 token)
+{
+	struct pair_end *e = *bucket_of(t, token);
+
+	while (e && e->token != token)
+		e = e->next;
+	return e;
+}
+
+struct pair_end *pair_partner(const struct pair_end *e)
+{
+	return &e->pair->end[e == &e->pair->end[0]];
+}
+
+const struct pair *pairs_after(const struct pairs *t, __u64 serial)
+{
+	const struct pair *p = t->first;
+
+	while (p && p->serial <= serial)
+		p = p->next;
+	return p;
+}
+
+/* ---------------------------------------------------------------- making and ending a pair */
+
+static void link_pair(struct pairs *t, struct pair *p)
+{
+	p->serial = ++t->serial;
+	p->prev = t->last;
+	if (t->last)
+		t->last->next = p;
+	else
+		t->first = p;
+	t->last = p;
+	for (int i = 0; i < 2; i++) {
+		struct pair_end *e = &p->end[i], **at = bucket_of(t, e->token);
+
+		e->pair = p;
+		e->next = *at;
+		*at = e;
+	}
+	t->n++;
+	t->bytes += p->bytes;
+	p->account->bytes += p->bytes;
+	atomic_fetch_add(&p->account->refs, 1);
+}
+
+static void unlink_pair(struct pairs *t, struct pair *p)
+{
+	for (int i = 0; i < 2; i++) {
+		struct pair_end **at = bucket_of(t, p->end[i].token);
+
+		while (*at != &p->end[i])
+			at = &(*at)->next;
+		*at = p->end[i].next;
+	}
+	if (p->prev)
+		p->prev->next = p->next;
+	else
+		t->first = p->next;
+	if (p->next)
+		p->next->prev = p->prev;
+	else
+		t->last = p->prev;
+	t->n--;
+	t->bytes -= p->bytes;
+	p->account->bytes -= p->bytes;
+	account_put(p->account);
+}
+
+static void free_pair(struct pairs *t, struct pair *p)
+{
+	for (int i = 0; i < 2; i++)
+		ism_fabric_unregister_dmb(t->fabric, p->end[i].dmb);
+	free(p);
+}
+
+/* The counters in shared memory outlive their writers, so this is early enough to read them. */
+static void end_pair(struct pairs *t, struct pair *p)
+{
+	for (int i = 0; i < 2; i++)
+		dmb_add_stats(p->end[i].dmb, &t->ended);
+	unlink_pair(t, p);
+	free_pair(t, p);
+}
+
+static int check_limits(const struct pairs *t, const struct account *a, __u64 bytes)
+{
+	if (bytes > t->limit_uid || a->bytes > t->limit_uid - bytes)
+		return -EDQUOT;
+	if (bytes > t->limit_total || t->bytes > t->limit_total - bytes)
+		return -ENOSPC;
+	return 0;
+}
+
+/* A pair for @who without DMBs, not in the table yet. */
+static int new_pair(struct pairs *t, struct holder *who, __u64 token, __u64 peer, __u64 bytes,
+		    struct pair **ret)
+{
+	struct pair *p;
+	int rc = check_limits(t, who->account, bytes);
+
+	if (rc)
+		return rc;
+	if (find_end(t, peer))
+		return -ESTALE; /* the partner's pair is with somebody else */
+	p = calloc(1, sizeof(*p));
+	if (!p)
+		return -ENOMEM;
+	p->end[0].token = token;
+	p->end[1].token = peer;
+	p->account = who->account;
+	p->bytes = bytes;
+	*ret = p;
+	return 0;
+}
+
+static int make_dmb(struct pairs *t, struct pair_end *e)
+{
+	struct ism_dmb_params params = {
+		.token = e->token,
+		.len = ism_dmb_len(t->ring_size),
+		.partner = t->fabric->info.gid, /* loopback: both ends are clients of this daemon */
+		.exported = 1,
+	};
+	int rc = ism_fabric_register_dmb(t->fabric, &params, &e->dmb);
+
+	if (!rc)
+		dmb_format(e->dmb, t->ring_size, &t->fabric->info.gid);
+	return rc;
+}
+
+static int make_pair(struct pairs *t, struct holder *who, __u64 token, __u64 peer,
+		     struct pair **ret)
+{
+	struct pair *p;
+	int rc = new_pair(t, who, token, peer, 2 * ism_dmb_len(t->ring_size), &p);
+
+	for (int i = 0; !rc && i < 2; i++) {
+		rc = make_dmb(t, &p->end[i]);
+		if (rc)
+			free_pair(t, p);
+	}
+	if (rc)
+		return rc;
+	link_pair(t, p);
+	*ret = p;
+	return 0;
+}
+
+/* ---------------------------------------------------------------- holds */
+
+/*
+ * Only who knows the secret number comes to an end that had a holder before. When the daemon does not
+ * know the number, because that holder has not resumed yet, nobody does.
+ */
+static int may_hold(const struct pair_end *e, const struct holder *who, __u64 share)
+{
+	for (const struct hold *h = e->holds; h; h = h->next_of_end)
+		if (h->who == who)
+			return -EALREADY;
+	if (e->has_share)
+		return e->share == share ? 0 : -EBUSY;
+	return dmb_was_used(pair_partner(e)->dmb) ? -EBUSY : 0;
+}
+
+static int add_hold(struct pair_end *e, struct holder *who, __u64 share)
+{
+	struct hold *h = calloc(1, sizeof(*h));
+
+	if (!h)
+		return -ENOMEM;
+	h->who = who;
+	h->pair = e->pair;
+	h->end = e - e->pair->end;
+	h->next_of_end = e->holds;
+	e->holds = h;
+	h->next_of_holder = who->holds;
+	who->holds = h;
+	e->share = share;
+	e->has_share = 1;
+	return 0;
+}
+
+static void end_if_unheld(struct pairs *t, struct pair *p)
+{
+	if (!p->end[0].holds && !p->end[1].holds)
+		end_pair(t, p);
+}
+
+/* @at: where its holder's list points to it. */
+static void end_hold(struct pairs *t, struct hold **at)
+{
+	struct hold *h = *at, **of_end = &h->pair->end[h->end].holds;
+
+	while (*of_end != h)
+		of_end = &(*of_end)->next_of_end;
+	*of_end = h->next_of_end;
+	*at = h->next_of_holder;
+	end_if_unheld(t, h->pair);
+	free(h);
+}
+
+int pairs_attach(struct pairs *t, struct holder *who, __u64 token, __u64 peer, __u64 share,
+		 struct pair_end **ret)
+{
+	struct pair_end *e = find_end(t, token);
+	struct pair *p;
+	int rc;
+
+	if (e) {
+		if (pair_partner(e)->token != peer)
+			return -ESTALE;
+		rc = may_hold(e, who, share);
+	} else {
+		rc = make_pair(t, who, token, peer, &p);
+		e = rc ? NULL : &p->end[0];
+	}
+	if (!rc) {
+		rc = add_hold(e, who, share);
+		if (rc)
+			end_if_unheld(t, e->pair);
+	}
+	if (!rc)
+		*ret = e;
+	return rc;
+}
+
+int pairs_detach(struct pairs *t, struct holder *who, __u64 token)
+{
+	struct hold **at = &who->holds;
+
+	while (*at && (*at)->pair->end[(*at)->end].token != token)
+		at = &(*at)->next_of_holder;
+	if (!*at)
+		return -ENOENT;
+	end_hold(t, at);
+	return 0;
+}
+
+unsigned int pairs_drop_holder(struct pairs *t, struct holder *who)
+{
+	unsigned int n = 0;
+
+	for (; who->holds; n++)
+		end_hold(t, &who->holds);
+	return n;
+}
+
+void pairs_clear(struct pairs *t)
+{
+	while (t->first) {
+		struct pair *p = t->first;
+
+		for (int i = 0; i < 2; i++)
+			while (p->end[i].holds) {
+				struct hold *h = p->end[i].holds;
+				struct hold **at = &h->who->holds;
+
+				while (*at != h)
+					at = &(*at)->next_of_holder;
+				*at = h->next_of_holder;
+				p->end[i].holds = h->next_of_end;
+				free(h);
+			}
+		end_pair(t, p);
+	}
+}
+
+int pair_end_fds(struct pairs *t, const struct pair_end *e, int fds[ISM_FD_COUNT])
+{
+	struct ism_dmb_fds own, peer;
+	int rc = ism_fabric_export_dmb(t->fabric, e->dmb, &own);
+
+	if (!rc)
+		rc = ism_fabric_export_dmb(t->fabric, pair_partner(e)->dmb, &peer);
+	if (rc)
+		return rc;
+	fds[ISM_FD_OWN_DMB] = own.read;
+	fds[ISM_FD_PEER_DMB] = peer.write;
+	fds[ISM_FD_OWN_BELL] = own.bell;
+	fds[ISM_FD_PEER_BELL] = peer.bell;
+	return 0;
+}
+
+/* ---------------------------------------------------------------- resume */
+
+static int same_file(int a, int b)
+{
+	struct stat sa, sb;
+
+	return !fstat(a, &sa) && !fstat(b, &sb) && sa.st_dev == sb.st_dev && sa.st_ino == sb.st_ino;
+}
+
+/* One DMB of a pair that the client had; only one of the two memory descriptors is there. */
+static int adopt(struct pairs *t, struct pair_end *e, __u32 ring_size, int *read_fd, int *write_fd,
+		 int *bell)
+{
+	struct ism_dmb_params params = {
+		.token = e->token,
+		.len = ism_dmb_len(ring_size),
+		.partner = t->fabric->info.gid,
+		.exported = 1,
+	};
+	struct ism_dmb_fds fds = { read_fd ? *read_fd : -1, write_fd ? *write_fd : -1, *bell };
+	int rc = ism_fabric_adopt_dmb(t->fabric, &params, &fds, &e->dmb);
+
+	if (rc)
+		return rc;
+	if (read_fd)
+		*read_fd = -1;
+	if (write_fd)
+		*write_fd = -1;
+	*bell = -1;
+	return dmb_check_static(e->dmb, ring_size);
+}
+
+static int adopt_pair(struct pairs *t, struct holder *who, const struct ism_msg_resume *m, int *fds,
+		      struct pair **ret)
+{
+	__u64 bytes = ism_dmb_len(m->own_ring) + ism_dmb_len(m->peer_ring);
+	struct pair *p;
+	int rc = new_pair(t, who, m->token, m->peer, bytes, &p);
+
+	if (rc)
+		return rc;
+	p->is_resumed = 1;
+	rc = adopt(t, &p->end[0], m->own_ring, &fds[ISM_FD_OWN_DMB], NULL, &fds[ISM_FD_OWN_BELL]);
+	if (!rc)
+		rc = adopt(t, &p->end[1], m->peer_ring, NULL, &fds[ISM_FD_PEER_DMB],
+			   &fds[ISM_FD_PEER_BELL]);
+	if (rc) {
+		free_pair(t, p);
+		return rc;
+	}
+	link_pair(t, p);
+	*ret = p;
+	return 0;
+}
+
+/*
+ * The other end has resumed before: it must have been the same memory. fcntl() is asked first, because
+ * fstat() of what is no memfd may take as long as a client likes.
+ */
+static int compare_pair(struct pairs *t, const struct pair_end *e, const struct ism_msg_resume *m,
+			const int *fds)
+{
+	int have[ISM_FD_COUNT], rc = pair_end_fds(t, e, have);
+
+	if (rc)
+		return rc;
+	if (e->dmb->len != ism_dmb_len(m->own_ring) ||
+	    pair_partner(e)->dmb->len != ism_dmb_len(m->peer_ring) ||
+	    !dmb_is_memfd(fds[ISM_FD_OWN_DMB]) || !dmb_is_memfd(fds[ISM_FD_PEER_DMB]))
+		return -EPERM;
+	return same_file(have[ISM_FD_OWN_DMB], fds[ISM_FD_OWN_DMB]) &&
+			       same_file(have[ISM_FD_PEER_DMB], fds[ISM_FD_PEER_DMB])
+		       ? 0
+		       : -ESTALE;
+}
+
+/* It proves by the memory itself that it had the end; a secret that is known must fit as well. */
+static int may_resume(struct pairs *t, const struct pair_end *e, const struct holder *who,
+		      const struct ism_msg_resume *m, const int *fds)
+{
+	if (pair_partner(e)->token != m->peer)
+		return -ESTALE;
+	for (const struct hold *h = e->holds; h; h = h->next_of_end)
+		if (h->who == who)
+			return -EALREADY;
+	if (e->has_share && e->share != m->share)
+		return -EBUSY;
+	return compare_pair(t, e, m, fds);
+}
+
+int pairs_resume(struct pairs *t, struct holder *who, const struct ism_msg_resume *m, int *fds)
+{
+	struct pair_end *e = find_end(t, m->token);
+	struct pair *p;
+	int rc;
+
+	if (e) {
+		rc = may_resume(t, e, who, m, fds);
+	} else {
+		rc = adopt_pair(t, who, m, fds, &p);
+		e = rc ? NULL : &p->end[0];
+	}
+	if (rc)
+		return rc;
+	rc = add_hold(e, who, m->share);
+	if (rc)
+		end_if_unheld(t, e->pair);
+	return rc;
+}
+
+/* ---------------------------------------------------------------- showing */
+
+int pair_end_visible(const struct pair_end *e, uid_t uid)
+{
+	if (!uid || e->pair->account->uid == uid)
+		return 1;
+	for (int i = 0; i < 2; i++)
+		for (const struct hold *h = e->pair->end[i].holds; h; h = h->next_of_end)
+			if (h->who->uid == uid)
+				return 1;
+	return 0;
+}
+
+void pair_end_show(const struct pair_end *e, struct ism_msg_dmb *ret)
+{
+	const struct pair_end *peer = pair_partner(e);
+
+	memset(ret, 0, sizeof(*ret));
+	ret->token = e->token;
+	ret->peer = peer->token;
+	ret->uid = e->holds ? e->holds->who->uid : e->pair->account->uid;
+	if (e->holds) {
+		ret->owner_pid = e->holds->who->pid;
+		ret->flags |= ISM_DMB_OWNER_ATTACHED;
+	}
+	if (peer->holds) {
+		ret->partner_pid = peer->holds->who->pid;
+		ret->flags |= ISM_DMB_PARTNER_ATTACHED;
+	}
+	if (e->pair->is_resumed)
+		ret->flags |= ISM_DMB_RESUMED;
+	dmb_show(e->dmb, peer->dmb, ret);
+}
+
+void pairs_totals(const struct pairs *t, struct ism_msg_status *ret)
+{
+	ret->ring_bytes += t->ended.ring_bytes;
+	ret->ring_msgs += t->ended.ring_msgs;
+	ret->tcp_bytes += t->ended.tcp_bytes;
+	ret->doorbells += t->ended.doorbells;
+	ret->spins += t->ended.spins;
+	ret->sleeps += t->ended.sleeps;
+	ret->timeouts += t->ended.timeouts;
+	for (const struct pair *p = t->first; p; p = p->next)
+		for (int i = 0; i < 2; i++)
+			dmb_add_stats(p->end[i].dmb, ret);
+}

@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The table of pairs: for each connection whose rings somebody holds, its two DMBs and who holds them.
+ *
+ * A pair begins with the first attach of either end and ends when nobody holds either end. Its DMBs are
+ * made for it and are never used again. Which client may have an end is decided before (verify.h), here
+ * only who among those who may.
+ */
+#ifndef ISM_DAEMON_PAIRS_H
+#define ISM_DAEMON_PAIRS_H
+
+#include <sys/types.h>
+#include <ismredir/control.h>
+#include <ismredir/fabric.h>
+#include "account.h"
+
+#define PAIR_BUCKETS 4096
+
+/**
+ * struct holder - a client, as far as pairs know it
+ * @holds: what it holds
+ */
+struct holder {
+	pid_t pid;
+	uid_t uid;
+	struct account *account;
+	struct hold *holds;
+};
+
+/**
+ * struct hold - one client holds one end
+ */
+struct hold {
+	struct holder *who;
+	struct pair *pair;
+	int end;
+	struct hold *next_of_end;
+	struct hold *next_of_holder;
+};
+
+/**
+ * struct pair_end - one end of the connection
+ * @token: its DMB token
+ * @share: what all its holders know, once there was one (@has_share)
+ * @dmb: the DMB that it reads and its partner writes
+ */
+struct pair_end {
+	__u64 token;
+	__u64 share;
+	int has_share;
+	struct ism_dmb *dmb;
+	struct hold *holds;
+	struct pair *pair;
+	struct pair_end *next;
+};
+
+/**
+ * struct pair - a connection with rings
+ * @serial: order of making, for listings
+ * @account: who is charged @bytes
+ * @is_resumed: known from ISM_MSG_RESUME
+ */
+struct pair {
+	struct pair *prev, *next;
+	__u64 serial;
+	struct pair_end end[2];
+	struct account *account;
+	__u64 bytes;
+	int is_resumed;
+};
+
+/**
+ * struct pairs - the table
+ * @ended: counters of pairs that ended; only the sums that ISM_MSG_STATUS_OK has
+ * @limit_total, @limit_uid: bytes of DMBs
+ */
+struct pairs {
+	struct ism_fabric *fabric;
+	__u32 ring_size;
+	__u64 limit_total, limit_uid;
+	__u64 bytes;
+	unsigned int n;
+	__u64 serial;
+	struct pair *first, *last;
+	struct pair_end *bucket[PAIR_BUCKETS];
+	struct ism_msg_status ended;
+};
+
+/**
+ * pairs_attach() - let @who hold the end @token, whose partner is @peer
+ * @ret: the end
+ *
+ * Return: 0; -EALREADY it holds it; -EBUSY others hold it, or may again; -EDQUOT, -ENOSPC limits;
+ * -ENOMEM, -EMFILE. A failure leaves the table as it was.
+ */
+int pairs_attach(struct pairs *t, struct holder *who, __u64 token, __u64 peer, __u64 share,
+		 struct pair_end **ret);
+
+/**
+ * pairs_resume() - the same for an end that @who had from an earlier daemon
+ * @fds: enum ism_attach_fd. Those that it takes are set to -1, the rest stay the caller's
+ *
+ * Return: as pairs_attach(); -EPERM when the descriptors are not what an earlier daemon gave out;
+ * -ESTALE when the pair has other DMBs by now.
+ */
+int pairs_resume(struct pairs *t, struct holder *who, const struct ism_msg_resume *m, int *fds);
+
+/** pairs_detach() - end the hold of @who; -ENOENT when it has none */
+int pairs_detach(struct pairs *t, struct holder *who, __u64 token);
+
+/** pairs_drop_holder() - end all holds of @who; returns how many */
+unsigned int pairs_drop_holder(struct pairs *t, struct holder *who);
+
+/** pairs_clear() - forget everything, whoever holds it; at exit */
+void pairs_clear(struct pairs *t);
+
+/** pair_end_fds() - the descriptors of ISM_MSG_ATTACH_OK for an end; they stay the pair's */
+int pair_end_fds(struct pairs *t, const struct pair_end *e, int fds[ISM_FD_COUNT]);
+
+/** pair_partner() - the other end */
+struct pair_end *pair_partner(const struct pair_end *e);
+
+/** pairs_after() - the pair that follows @serial in order of making; NULL at the end */
+const struct pair *pairs_after(const struct pairs *t, __u64 serial);
+
+/** pair_end_visible() - may a user see this end in a listing? */
+int pair_end_visible(const struct pair_end *e, uid_t uid);
+
+/** pair_end_show() - what a listing shows of the DMB that this end reads */
+void pair_end_show(const struct pair_end *e, struct ism_msg_dmb *ret);
+
+/** pairs_totals() - add the counters of all pairs, ended and live, to @ret */
+void pairs_totals(const struct pairs *t, struct ism_msg_status *ret);
+
+#endif
