@@ -68,7 +68,7 @@ static _Noreturn void lie_on(void *peer, uint64_t seed)
 	size_t words = ism_dmb_len(SIZE) / 8;
 
 	for (;;) {
-		uint64_t x = dmbs_random(&state), y = dmbs_random(&state);
+		uint64_t x = pattern_random(&state), y = pattern_random(&state);
 
 		if (x % 7 < 3)
 			word = (uint64_t *)&ism_dmb_tx(peer)->prod;
@@ -129,7 +129,7 @@ static void begin_anew(struct ring_end *e, const struct ring_mem *m, void *own_r
 static int suffer(struct ring_end *e, uint64_t *state, struct counts *n)
 {
 	static uint8_t buf[2 * SIZE];
-	uint64_t x = dmbs_random(state);
+	uint64_t x = pattern_random(state);
 	ssize_t k = ism_ring_rx_poll(&e->rx, e->own);
 	struct iovec v[2];
 
@@ -164,7 +164,7 @@ static int suffer(struct ring_end *e, uint64_t *state, struct counts *n)
 static void converse(struct ring_end *e, uint64_t *state, uint64_t *sent, struct counts *n)
 {
 	static uint8_t buf[4096];
-	size_t len = dmbs_random(state) % sizeof(buf);
+	size_t len = pattern_random(state) % sizeof(buf);
 	struct iovec v[2];
 	ssize_t k;
 

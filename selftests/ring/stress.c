@@ -149,7 +149,7 @@ static void send_message(struct side *s, const uint8_t *buf, size_t len)
 /* Mostly small, sometimes much more than the ring holds. */
 static size_t random_size(uint64_t *state)
 {
-	uint64_t x = dmbs_random(state);
+	uint64_t x = pattern_random(state);
 
 	switch (x & 7) {
 	case 0:
@@ -171,7 +171,7 @@ static void *write_all(struct side *s, _Atomic int *stop)
 
 		pattern_fill(s->seed, s->n.bytes, buf, len);
 		send_message(s, buf, len);
-		if (dmbs_random(&s->random) % 4096 == 0)
+		if (pattern_random(&s->random) % 4096 == 0)
 			usleep(1000); /* let the reader run dry */
 	}
 	s->end->tx.flags |= ISM_PROD_FIN;
@@ -227,7 +227,7 @@ static void *read_all(struct side *s)
 		if (e->rx.word & ISM_PROD_FIN)
 			return NULL;
 		sleep_for(s, &ism_dmb_rx(e->peer)->want_data, has_news);
-		if (dmbs_random(&s->random) % 4096 == 0)
+		if (pattern_random(&s->random) % 4096 == 0)
 			usleep(1000); /* let the writer fill the ring */
 	}
 }
