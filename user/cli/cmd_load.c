@@ -232,13 +232,18 @@ int cmd_unload(struct cli *c, int argc, char **argv)
 	if (rc)
 		return cli_error(c, &err, rc);
 	if (!c->json) {
-		printf("unloaded; %u connection%s went back to TCP\n", r.conns,
+		printf("unloaded; %u connection%s went back to TCP", r.conns,
 		       r.conns == 1 ? "" : "s");
+		if (r.direct)
+			printf("; %u on rings leave%s them with the next send", r.direct,
+			       r.direct == 1 ? "s" : "");
+		putchar('\n');
 		return CLI_OK;
 	}
 	o = json_object_new_object();
 	put_str(o, "unloaded", ism_pin_dir());
 	put_u64(o, "connections", r.conns);
+	put_u64(o, "direct", r.direct);
 	cli_print_json(c, o);
 	return CLI_OK;
 }

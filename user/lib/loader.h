@@ -34,12 +34,14 @@ int ism_loader_load(const struct ism_policy *p, int replace, struct ism_load_res
 
 /**
  * struct ism_unload_result - what unload found
- * @conns: accelerated connections when it began
+ * @conns: redirected connections when it began
+ * @direct: connections on rings when it ended, which leave them with their next send
  * @left: connections whose redirected bytes nobody has read, when -ETIMEDOUT is returned
  * @left_bytes: and how many bytes
  */
 struct ism_unload_result {
 	unsigned int conns;
+	unsigned int direct;
 	unsigned int left;
 	unsigned long long left_bytes;
 };

@@ -5,7 +5,8 @@
  * Taking a socket out of the sockhash drops what was redirected to it and not yet read
  * (net/core/skmsg.c sk_psock_drop()), silently. So: the word says drain, then every sender that might
  * still hold a redirect verdict from before has to be seen outside sendmsg(), then every receiver
- * with nothing unread; only then do links and maps go.
+ * with nothing unread; only then do links and maps go. Rings are in no kernel's hands: ismredird tells
+ * the programs of the drain, they leave them with their next send, and nobody waits for an idle one.
  */
 #define _GNU_SOURCE
 #include "loader.h"
@@ -76,6 +77,7 @@ struct scan {
 	struct tokens empty; /* and then nothing was unread */
 	int senders_done; /* all senders were idle in an earlier scan */
 	unsigned int live;
+	unsigned int direct; /* ends on rings */
 	unsigned int busy;
 	unsigned int unread;
 	unsigned long long unread_bytes;
@@ -85,6 +87,7 @@ static int scan_one(const struct ism_conn_view *v, void *arg)
 {
 	struct scan *s = arg;
 
+	s->direct += v->alive && v->mutual && v->conn.plane == ISM_PLANE_DIRECT;
 	if (!(v->conn.flags & (ISM_CONN_ENROLLED | ISM_CONN_LEAVING)) || !v->alive ||
 	    v->state == TCP_CLOSE)
 		return 0;
@@ -124,13 +127,14 @@ static int drain(unsigned int timeout_ms, struct ism_unload_result *ret, struct 
 	for (;;) {
 		int was_done = s.senders_done;
 
-		s.live = s.busy = s.unread = 0;
+		s.live = s.direct = s.busy = s.unread = 0;
 		s.unread_bytes = 0;
 		rc = ism_inspect_conns(scan_one, &s, err);
 		if (rc)
 			break;
 		if (!ret->conns)
 			ret->conns = (s.live + 1) / 2; /* both ends are counted */
+		ret->direct = (s.direct + 1) / 2;
 		if (!s.busy)
 			s.senders_done = 1;
 		if (was_done && !s.unread)
