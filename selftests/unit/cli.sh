@@ -18,7 +18,7 @@ install -d -m 1777 "$TMP/asan"
 export ISMREDIR_PIN_DIR=$TMP/pins ISMREDIR_SOCK=$TMP/sock ISMREDIR_PRELOAD=$TMP/none.so
 unset LD_PRELOAD ISMREDIR_AFTER
 UNIT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-export ASAN_OPTIONS=log_path=$TMP/asan/log UBSAN_OPTIONS=print_stacktrace=1 LC_ALL=C
+export ASAN_OPTIONS=log_path=$TMP/asan/log:verify_asan_link_order=0 UBSAN_OPTIONS=print_stacktrace=1 LC_ALL=C
 
 AS=() # who runs it
 if [ "$(id -u)" = 0 ]; then
