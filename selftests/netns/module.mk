@@ -40,7 +40,7 @@ SOAK_STREAMS ?= 100
 .PHONY: netns-tools check-netns soak
 netns-tools: $(NETNS_TOOLS)
 
-check-netns: $(B)/ismredir $(NETNS_TOOLS)
+check-netns: $(B)/ismredir $(B)/ismredird $(NETNS_TOOLS)
 	$(Q)B=$(abspath $(B)) selftests/netns/run.sh
 
 # Streams with random options, for as long as one likes.

@@ -131,3 +131,52 @@ test_direct_getsockopts()
 	[ "$(wc -l <"$DIR/plain")" -gt 300 ] || fail "too few lines"
 	diff "$DIR/plain" "$DIR/loaded" || fail "getsockopt() changes under a load"
 }
+
+# start_daemon - ismredird of the box; sets DAEMON_PID
+start_daemon()
+{
+	export ISMREDIR_SOCK=$DIR/control.sock
+	[ -x "$B/ismredird" ] || skip "ismredird is not built"
+	spawn ismredird "$B/ismredird" --socket "$ISMREDIR_SOCK" --ring-size 64k
+	DAEMON_PID=$PID
+	within 10 test -S "$ISMREDIR_SOCK" || fail "ismredird: $(cat "$DIR/ismredird.log")"
+}
+
+# What the daemon knows of rings, beside what the kernel knows of the connection.
+test_direct_conns()
+{
+	needs_plane
+	load
+	start_daemon
+	cat >"$DIR/look" <<-'END'
+	#!/bin/bash
+	set -e
+	"$ISMREDIR" conns >"$DIR/text"
+	"$ISMREDIR" -j conns plane direct >"$DIR/conns"
+	"$ISMREDIR" -j dmbs >"$DIR/dmbs"
+	"$ISMREDIR" -j status >"$DIR/status"
+	"$ISMREDIR" status >>"$DIR/text"
+	END
+	chmod 755 "$DIR/look"
+	# shellcheck disable=SC2016 # the inner shell expands it
+	in_ns bash -c 'echo $$ >"$1/cgroup.procs" && exec "${@:2}"' - "$CG" \
+		"$HERE/attach.py" "$ISMREDIR_SOCK" "$DIR/look" || fail "attach: $(cat "$DIR/ismredird.log")"
+	jq -e '.conns | length == 2 and all(.plane == "direct" and .ring_size == 65536 and
+		.ring_fill == 0 and .spins == 11 and .sleeps == 12 and .doorbells == 9 and
+		.switches == 4 and .reason == "none" and .redir_bytes == 0) and
+		(map([.ring_bytes, .ring_msgs]) | sort) == [[5000, 50], [5001, 51]]' "$DIR/conns" ||
+		fail "conns: $(cat "$DIR/conns")"
+	grep -Eq '^ESTABLISHED .* direct +4.9K +0 +0 +4 none ' "$DIR/text" || fail "$(cat "$DIR/text")"
+	[ "$(jq -r '[.dmbs[].token] | sort | join(" ")' "$DIR/dmbs")" = \
+		"$(jq -r '[.conns[].token] | sort | join(" ")' "$DIR/conns")" ] ||
+		fail "dmbs: $(cat "$DIR/dmbs")"
+	jq -e '.planes.direct == "on" and .connections.direct == 2 and .daemon.pairs == 1' \
+		"$DIR/status" || fail "status: $(cat "$DIR/status")"
+	grep -q '^plane direct: on, ismredird is process' "$DIR/text" || fail "$(cat "$DIR/text")"
+	expect_reason detached
+	kill -TERM "$DAEMON_PID"
+	reap "$DAEMON_PID" 0 ismredird
+	[ "$(status '.daemon')" = null ] || fail "a daemon that is gone"
+	[ "$(status '.planes.direct')" = no_daemon ] || fail "the plane without a daemon"
+	unload
+}
