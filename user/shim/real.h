@@ -6,9 +6,12 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
+#include <aio.h>
+#include <errno.h>
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
+#include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <sys/epoll.h>
@@ -75,6 +78,15 @@
 	R(int, posix_spawnp,                                                                       \
 	  (pid_t *, const char *, const posix_spawn_file_actions_t *, const posix_spawnattr_t *,   \
 	   char *const[], char *const[]))                                                          \
+	R(int, posix_spawn_file_actions_adddup2, (posix_spawn_file_actions_t *, int, int))         \
+	R(pid_t, _Fork, (void))                                                                    \
+	R(int, system, (const char *))                                                             \
+	R(FILE *, popen, (const char *, const char *))                                             \
+	R(int, vdprintf, (int, const char *, va_list))                                             \
+	R(int, __vdprintf_chk, (int, int, const char *, va_list))                                  \
+	R(int, aio_read, (struct aiocb *))                                                         \
+	R(int, aio_write, (struct aiocb *))                                                        \
+	R(int, lio_listio, (int, struct aiocb *const[], int, struct sigevent *))                   \
 	R(int, sigaction, (int, const struct sigaction *, struct sigaction *))                     \
 	R(FILE *, fdopen, (int, const char *))                                                     \
 	R(long, syscall, (long, ...))                                                              \
@@ -99,5 +111,26 @@ void ism_real_init(void);
 
 /* REAL(name)(args): the C library's function, also before our constructor ran. */
 #define REAL(name) (__builtin_expect(!real.ready, 0) ? (ism_real_init(), real.name) : real.name)
+
+/* SYS(number, arguments): a system call that leaves errno alone: its result, or -errno. */
+#define SYS(...)                                                                                   \
+	({                                                                                         \
+		int saved_errno = errno;                                                           \
+		long sys_rc = REAL(syscall)(__VA_ARGS__);                                          \
+		if (sys_rc < 0)                                                                    \
+			sys_rc = -errno;                                                           \
+		errno = saved_errno;                                                               \
+		sys_rc;                                                                            \
+	})
+
+/* ISM_ALIAS(name, target): export @target, defined in the same file, under another name too. */
+#if defined(__has_attribute) && __has_attribute(copy)
+#define ISM_COPY_ATTR(target) __attribute__((copy(target)))
+#else
+#define ISM_COPY_ATTR(target)
+#endif
+#define ISM_ALIAS(name, target)                                                                    \
+	extern __typeof__(target) name ISM_COPY_ATTR(target)                                       \
+		__attribute__((alias(#target), visibility("default")))
 
 #endif

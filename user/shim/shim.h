@@ -25,6 +25,9 @@
 #ifndef ISM_SHIM_H
 #define ISM_SHIM_H
 
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
 #include <errno.h>
 #include <poll.h>
 #include <stdatomic.h>
@@ -247,6 +250,11 @@ static inline void conn_done(struct conn *c)
 /** ism_fd_set() - @ptr must be aligned to 8; the caller owns the meaning of the old entry */
 void ism_fd_set(int fd, enum ism_fd_kind kind, void *ptr);
 
+/** ism_fd_swap() - as ism_fd_set(), unless the entry is not @old any more. Return: was it? */
+int ism_fd_swap(int fd, ism_fd_t old, enum ism_fd_kind kind, void *ptr);
+/** ism_fd_next() - the next descriptor from @fd to @last that has an entry, or -1 */
+int ism_fd_next(unsigned int fd, unsigned int last);
+
 /** conn_alloc() - a conn with one fd reference and a fresh candidate slot; NULL: no memory */
 struct conn *conn_alloc(void);
 /** conn_by_index() - see struct conn.index; NULL when there is none */
@@ -255,8 +263,19 @@ struct conn *conn_by_index(uint32_t index);
 void conn_free(struct conn *c);
 /** conn_each() - call @fn for every conn in use, in no order */
 void conn_each(void (*fn)(struct conn *c, void *arg), void *arg);
-/** ism_table_after_fork() - in the child: free slots of the parent's arenas are not ours to take */
+
+/*
+ * Around fork(): the child holds every slot that the parent holds. before_fork() counts it in, and lets
+ * no connection come or go until fork_done() (in the parent; @failed: there is no child) or
+ * after_fork() (in the child: the parent's free slots are not ours to take).
+ */
+void ism_table_before_fork(void);
+void ism_table_fork_done(int failed);
 void ism_table_after_fork(void);
+/** ism_table_drop() - exit, or exec about to be tried: this process holds its slots no more */
+void ism_table_drop(void);
+/** ism_table_retake() - exec failed */
+void ism_table_retake(void);
 
 /** ism_lock_take(): 0, or -EDEADLK when this very thread holds it (a signal handler interrupted it) */
 int ism_lock_take(struct ism_lock *l);
@@ -478,6 +497,16 @@ void conn_demote_tx(struct conn *c, uint32_t reason);
 /** ism_disable() - no more rings in this process; demote all. For io_uring and the like. */
 void ism_disable(uint32_t reason);
 extern _Atomic uint32_t ism_disabled;
+
+/* hooks_fd.c */
+
+/**
+ * ism_fd_leave() - from now on @fd must be right for code that we do not see: conn_demote()
+ * @forget: and our hooks will not see its end, so it becomes unknown to us
+ *
+ * Return: 0 (also when it is no connection of ours), or -EAGAIN.
+ */
+int ism_fd_leave(int fd, uint32_t reason, int forget);
 
 /* proc.c */
 
