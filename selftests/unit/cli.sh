@@ -432,6 +432,7 @@ test_run()
 	PATH=$TMP:$PATH runs 0 script script
 	good "ru is run" ru true
 	test_run_without "$lib"
+	test_run_elf
 	test_run_errors
 	export ISMREDIR_PRELOAD=$TMP/none.so
 }
@@ -462,6 +463,45 @@ test_run_without()
 	cp "$lib" "$TMP/libismredir-preload.so"
 	ISMREDIR_PRELOAD='' runs 0 "$TMP/libismredir-preload.so" sh -c 'echo "$LD_PRELOAD"'
 	rm "$TMP/libismredir-preload.so"
+}
+
+# byte VALUE OFFSET FILE - VALUE as printf takes it
+byte()
+{
+	# shellcheck disable=SC2059
+	printf "$1" | dd of="$3" bs=1 seek="$2" conv=notrunc status=none
+}
+
+# A program of another C library would not start with ours; files that are broken are for exec() to judge.
+# shellcheck disable=SC2016
+test_run_elf()
+{
+	local bad=$TMP/bad n loader
+
+	loader=$(readelf -l "$(type -P sh)" | sed -n 's/.*interpreter: \(.*\)]/\1/p')
+	cp "$loader" "$TMP/ld.so" && chmod 755 "$TMP/ld.so"
+	echo 'int puts(const char *); char *getenv(const char *);
+		int main(void) { char *p = getenv("LD_PRELOAD"); puts(p ? p : "none"); return 0; }' |
+		cc -x c -o "$TMP/alien" -Wl,--dynamic-linker="$TMP/ld.so" - && chmod 755 "$TMP/alien"
+	warns 'uses another C library' none "$TMP/alien"
+	cp "$(type -P cat)" "$bad" && chmod 755 "$bad"
+	byte '\026\000' 18 "$bad"
+	run run "$bad"
+	is "run: another machine is said" grep -q 'is for another machine' "$TMP/err"
+	for n in 1 4 16 20 52 63 64 65 100 120; do
+		head -c "$n" "$(type -P cat)" >"$bad"
+		run run --quiet "$bad"
+		is "run: $n bytes of a program" [ "$rc" -ge 126 -a "$rc" -le 127 -o "$rc" -eq 2 ]
+	done
+	for n in 39 54 57; do # e_phoff, e_phentsize, e_phnum
+		cp "$(type -P cat)" "$bad"
+		byte '\377' "$n" "$bad"
+		run run --quiet "$bad" /dev/null
+		is "run: byte $n broken" [ "$rc" -ne 139 -a "$rc" -ne 134 ]
+	done
+	printf '#!%s\n' "$bad" >"$bad"
+	run run --quiet "$bad"
+	is "run: a script that is its own interpreter" [ "$rc" -eq 126 ]
 }
 
 test_run_errors()
