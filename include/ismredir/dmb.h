@@ -21,14 +21,14 @@
 
 #include <linux/types.h>
 
-#define ISM_DMB_MAGIC	 0x42444d49u /* "IMDB", little endian */
-#define ISM_DMB_VERSION	 1
-#define ISM_DMB_TX_OFF	 128
-#define ISM_DMB_RX_OFF	 192
+#define ISM_DMB_MAGIC	  0x42444d49u /* "IMDB", little endian */
+#define ISM_DMB_VERSION	  1
+#define ISM_DMB_TX_OFF	  128
+#define ISM_DMB_RX_OFF	  192
 #define ISM_DMB_STATS_OFF 256
-#define ISM_DMB_RING_OFF 4096
-#define ISM_RING_MIN	 (64u << 10)
-#define ISM_RING_MAX	 (64u << 20)
+#define ISM_DMB_RING_OFF  4096
+#define ISM_RING_MIN	  (64u << 10)
+#define ISM_RING_MAX	  (64u << 20)
 
 /**
  * struct ism_dmb_static - written once, before anybody else sees the DMB
@@ -53,20 +53,22 @@ struct ism_dmb_static {
 };
 
 /* The producer word: cursor and flags in one store, so data and end can never be seen apart. */
-#define ISM_PROD_FIN	0x01 /* no byte will follow: the writer shut down or closed */
-#define ISM_PROD_ABORT	0x02 /* the connection was aborted by the writer: reset after the data */
-#define ISM_PROD_TCP	0x04 /* the bytes that follow the cursor are on the TCP connection */
-#define ISM_PROD_REWIND 0x08 /* toggles each time the writer, seeing the ring empty, rounds the cursor up */
-#define ISM_PROD_FLAGS	0xff
-#define ISM_PROD_SHIFT	8
+#define ISM_PROD_FIN   0x01 /* no byte will follow: the writer shut down or closed */
+#define ISM_PROD_ABORT 0x02 /* the connection was aborted by the writer: reset after the data */
+#define ISM_PROD_TCP   0x04 /* the bytes that follow the cursor are on the TCP connection */
+#define ISM_PROD_REWIND                                                                            \
+	0x08 /* toggles each time the writer, seeing the ring empty, rounds the cursor up */
+#define ISM_PROD_FLAGS		0xff
+#define ISM_PROD_SHIFT		8
 #define ISM_PROD(cursor, flags) ((__u64)(cursor) << ISM_PROD_SHIFT | ((flags)&ISM_PROD_FLAGS))
 
 /* The state in the high half of struct ism_dmb_rx.tcp. */
-#define ISM_RX_READY   (1ULL << 32) /* reads the ring; until then everything takes TCP */
-#define ISM_RX_READING (1ULL << 33) /* may be inside recv() on the TCP socket: do not go back to the ring */
-#define ISM_RX_FROZEN  (1ULL << 34) /* will never read the ring again from its consumer cursor on */
-#define ISM_RX_CLOSED  (1ULL << 35) /* closed: nobody will read */
-#define ISM_RX_SEQ(w)  ((__u32)(w))
+#define ISM_RX_READY (1ULL << 32) /* reads the ring; until then everything takes TCP */
+#define ISM_RX_READING                                                                             \
+	(1ULL << 33) /* may be inside recv() on the TCP socket: do not go back to the ring */
+#define ISM_RX_FROZEN (1ULL << 34) /* will never read the ring again from its consumer cursor on */
+#define ISM_RX_CLOSED (1ULL << 35) /* closed: nobody will read */
+#define ISM_RX_SEQ(w) ((__u32)(w))
 
 /**
  * struct ism_dmb_tx - line A, what the partner says as a sender; one cache line

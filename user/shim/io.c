@@ -715,14 +715,14 @@ static int tx_route(struct conn *c, int fd)
 		return 0;
 	if (unlikely(w & (ISM_RX_FROZEN | ISM_RX_CLOSED)))
 		io_serve(c, fd);
-	else if (unlikely(ism_host()->word != ISM_WORD_ON))
-		io_tx_forever(c, ISM_R_DRAIN);
 	else if (unlikely(atomic_load(&s->tx_state) == ISM_TX_TCP))
-		try_ring(c, fd, w);
+		ism_host()->word == ISM_WORD_ON ? try_ring(c, fd, w) : 0;
 	else if (unlikely(++s->sends_unchecked >= LOOK_AT_TCP || atomic_load(&s->tcp_hint))) {
 		s->sends_unchecked = 0;
 		if (partner_died(c, fd))
 			io_tx_forever(c, ISM_R_PEER_GONE);
+		else if (ism_host()->word != ISM_WORD_ON)
+			io_tx_forever(c, ISM_R_DRAIN);
 		ism_daemon_tick();
 	}
 	return atomic_load(&s->tx_state) == ISM_TX_RING && !(atomic_load(&s->shut) & 2);

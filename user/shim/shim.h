@@ -434,7 +434,7 @@ int conn_wait(struct conn *c, int fd, int want, uint64_t deadline);
  * Use: ism_spin_begin(); while (ism_spin_more()) look; ism_spin_end(hit).
  */
 struct ism_spin {
-	uint64_t until; /* CLOCK_MONOTONIC ns */
+	uint64_t until; /* ticks, see wait.c */
 	uint64_t start;
 	uint32_t *budget; /* ns, adapts */
 	uint32_t intr; /* ism_interrupts at the start */

@@ -15,12 +15,14 @@
 #define SPIN_CLOCK    8
 #define YIELDS	      24
 #define YIELD_SLOW_NS 60000 /* somebody else ran meanwhile: yielding costs a turn here */
-#define YIELD_REST_NS 20000000
+#define YIELD_REST_NS 5000000
 
 /* A sleeper looks by itself once in so long. Finding something then is a lost wake-up, and counted. */
 #define SAFETY_NS 1000000000ULL
 
 static __thread uint64_t no_yield_until;
+
+/* ---------------------------------------------------------------- clocks */
 
 uint64_t ism_now_ns(void)
 {
@@ -29,6 +31,50 @@ uint64_t ism_now_ns(void)
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	return ts.tv_sec * 1000000000ULL + ts.tv_nsec;
 }
+
+/*
+ * A waiter reads the clock all the time, so it reads the cheapest: the time-stamp counter (a third of
+ * clock_gettime()). Its rate is learnt by the way; a counter that jumps only makes a wait spin longer or
+ * shorter. Elsewhere ticks are ns.
+ */
+#if defined(__x86_64__)
+static uint64_t tick0, ns0, ticks_per_ms;
+
+static uint64_t ticks(void)
+{
+	return __builtin_ia32_rdtsc();
+}
+
+__attribute__((constructor(103))) static void start_clock(void)
+{
+	tick0 = ticks();
+	ns0 = ism_now_ns();
+}
+
+static uint64_t to_ticks(uint64_t ns)
+{
+	uint64_t rate = ticks_per_ms, past;
+
+	if (unlikely(!rate)) {
+		past = ism_now_ns() - ns0;
+		if (past < 2000000)
+			return ns * 2;
+		rate = (ticks() - tick0) / (past / 1000000);
+		ticks_per_ms = rate ? rate : 1;
+	}
+	return ns * rate / 1000000;
+}
+#else
+static uint64_t ticks(void)
+{
+	return ism_now_ns();
+}
+
+static uint64_t to_ticks(uint64_t ns)
+{
+	return ns;
+}
+#endif
 
 int ism_my_cpu(void)
 {
@@ -74,8 +120,8 @@ static void budget_set(uint32_t *state, uint32_t ns)
 
 void ism_spin_begin(struct ism_spin *s, uint32_t *budget, int partner_cpu)
 {
-	uint32_t cap = spin_cap(), ns = cap ? budget_get(budget, cap) : 0;
-	uint64_t now = ism_now_ns();
+	uint64_t now = ticks();
+	uint32_t cap, ns = 0;
 
 	s->budget = budget;
 	s->intr = ism_interrupts;
@@ -83,23 +129,27 @@ void ism_spin_begin(struct ism_spin *s, uint32_t *budget, int partner_cpu)
 	s->yields = 0;
 	/* In front of a partner on this very CPU spinning only keeps it from running. */
 	s->same_cpu = partner_cpu >= 0 && partner_cpu == ism_my_cpu();
-	if (s->same_cpu)
+	if (s->same_cpu) {
 		s->yields = now < no_yield_until ? 0 : YIELDS;
-	s->until = now + ns;
+	} else {
+		cap = spin_cap();
+		ns = cap ? budget_get(budget, cap) : 0;
+	}
+	s->until = now + to_ticks(ns);
 	s->start = now;
 }
 
 static int yield_once(struct ism_spin *s)
 {
-	uint64_t before = ism_now_ns(), took;
+	uint64_t before = ticks(), took;
 
 	if (!s->yields)
 		return 0;
 	s->yields--;
 	sched_yield();
-	took = ism_now_ns() - before;
-	if (took > YIELD_SLOW_NS) {
-		no_yield_until = before + took + YIELD_REST_NS;
+	took = ticks() - before;
+	if (took > to_ticks(YIELD_SLOW_NS)) {
+		no_yield_until = before + took + to_ticks(YIELD_REST_NS);
 		s->yields = 0;
 	}
 	return 1;
@@ -114,7 +164,7 @@ int ism_spin_more(struct ism_spin *s)
 	ism_pause();
 	if (++s->loops % SPIN_CLOCK)
 		return 1;
-	return ism_now_ns() < s->until;
+	return ticks() < s->until;
 }
 
 /*
@@ -123,12 +173,13 @@ int ism_spin_more(struct ism_spin *s)
  */
 void ism_spin_end(struct ism_spin *s, int hit)
 {
-	uint32_t cap = spin_cap(), ns = (*s->budget & 0xffffff);
+	uint32_t cap, ns = (*s->budget & 0xffffff);
 
 	if (s->same_cpu)
 		return;
+	cap = spin_cap();
 	ns = ns ? ns - 1 : cap;
-	if (hit || ism_now_ns() - s->start < 2ULL * cap)
+	if (hit || ticks() - s->start < to_ticks(2ULL * cap))
 		ns = ns < SPIN_MIN ? cap / 2 : ns + ns / 2;
 	else
 		ns /= 2;
