@@ -148,6 +148,8 @@ struct ism_ep *ep_get(int epfd);
 void ep_put(struct ism_ep *ep);
 /** ep_item_of() - what a mark names, NULL when that is gone. ep->lock held. */
 struct ism_ep_item *ep_item_of(struct ism_ep *ep, uint64_t mark);
+/** epoll_conn_rung() - somebody drained the bell of @c, which sets count on, too */
+void epoll_conn_rung(struct conn *c);
 /** ep_kernel_set() - bring the kernel's registration in line with the item; 0 or -errno */
 int ep_kernel_set(struct ism_ep_item *it);
 

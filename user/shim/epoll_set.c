@@ -697,11 +697,36 @@ void epoll_conn_attached(struct conn *c)
 	ism_lock_drop(&big);
 }
 
-void epoll_conn_changed(struct conn *c)
+/* A poll() took the ring of the bell: the sets have to arm again, and their sleepers to look. */
+void epoll_conn_rung(struct conn *c)
 {
 	struct ism_ep_item *it;
 	struct ism_ep *ep;
 
+	if (likely(!c->items) || ism_lock_take(&big))
+		return;
+	for (it = c->items; it; it = it->next_of) {
+		ep = it->ep;
+		if (ism_lock_take(&ep->lock))
+			continue;
+		if (it->ring && !it->off && !atomic_load(&it->dead)) {
+			ep_hot(it);
+			ep_kick(it);
+		}
+		ism_lock_drop(&ep->lock);
+	}
+	ism_lock_drop(&big);
+}
+
+void epoll_conn_changed(struct conn *c)
+{
+	static const uint64_t one = 1;
+	struct ism_ep_item *it;
+	struct ism_ep *ep;
+
+	/* A poll() for ring space has to look at TCP now. */
+	if (unlikely(atomic_load(&c->slot->tx_waiters)) && !conn_out_is_ring(c) && c->own_bell >= 0)
+		real.write(c->own_bell, &one, sizeof(one));
 	if (likely(!c->items) || ism_lock_take(&big))
 		return;
 	for (it = c->items; it; it = it->next_of) {
