@@ -43,7 +43,7 @@ static void check_direct(const struct ism_selftest *st, struct direct *d)
 
 	memset(d, 0, sizeof(*d));
 	d->verdict = ISM_REFUSED;
-	d->advice = "load serves it not; see the failed tests";
+	d->advice = "the kernel's part does not work; see the failed tests";
 	if (st->direct == ISM_REFUSED) {
 		ism_err_set(&d->why, -EOPNOTSUPP, "%s", st->direct_why);
 		return;

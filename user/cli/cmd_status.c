@@ -172,6 +172,7 @@ static void status_json(const struct cli *c, struct status *s)
 static void direct_text(const struct status *s)
 {
 	const struct ism_msg_status *d = &s->d;
+	unsigned int programs = d->clients ? d->clients - 1 : 0; /* without us */
 	char a[16], b[16], m[16];
 
 	if (!s->daemon) {
@@ -179,7 +180,7 @@ static void direct_text(const struct status *s)
 		return;
 	}
 	printf("plane direct: %s, ismredird is process %u, %u program%s, %u connection%s on rings\n",
-	       direct_word(s), d->pid, d->clients, d->clients == 1 ? "" : "s", d->pairs,
+	       direct_word(s), d->pid, programs, programs == 1 ? "" : "s", d->pairs,
 	       d->pairs == 1 ? "" : "s");
 	printf("  rings: %s in %llu messages, %s by TCP beside them, %llu doorbells, %s of memory\n",
 	       cli_bytes(a, sizeof(a), d->ring_bytes), (unsigned long long)d->ring_msgs,
