@@ -4,6 +4,7 @@
 B	?= build
 PREFIX	?= /usr/local
 SBINDIR	?= $(PREFIX)/sbin
+LIBDIR	?= $(PREFIX)/lib/ismredir
 MANDIR	?= $(PREFIX)/share/man
 COMPDIR	?= $(PREFIX)/share/bash-completion/completions
 DOCDIR	?= $(PREFIX)/share/doc/ismredir
@@ -34,7 +35,8 @@ WERROR	?= $(if $(CI),1,0)
 WARN	:= -Wall -Wextra $(if $(filter 1,$(WERROR)),-Werror)
 CFLAGS	?= -O2 -g
 OWN_CFLAGS = -std=gnu11 $(WARN) -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fPIE -Iinclude \
-	     -Iuser -Iuser/lib -I$(B) -DISM_VERSION='"$(VERSION)"' $(PKG_CFLAGS)
+	     -Iuser -Iuser/lib -Iuser/fabric -I$(B) -DISM_VERSION='"$(VERSION)"' -DISM_LIBDIR='"$(LIBDIR)"' \
+	     $(PKG_CFLAGS)
 LDLIBS_ALL = $(PKG_LIBS) -lpthread
 BPF_CFLAGS = -g -O2 -target bpf -mcpu=v3 -D__TARGET_ARCH_$(ARCH) $(WARN) -Wno-unused-parameter \
 	     -idirafter /usr/include/$(MULTI) -Iinclude -Ibpf
@@ -43,12 +45,25 @@ BPF_CFLAGS = -g -O2 -target bpf -mcpu=v3 -D__TARGET_ARCH_$(ARCH) $(WARN) -Wno-un
 ifneq ($(filter-out clean deps help,$(or $(MAKECMDGOALS),all)),)
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS))
 PKG_LIBS := $(shell pkg-config --libs $(PKGS)) -lelf -lz
+DAEMON_LIBS := $(shell pkg-config --libs libsystemd)
 endif
 
 LIB_SRC	:= $(wildcard user/lib/*.c)
 CLI_SRC	:= $(wildcard user/cli/*.c)
+FABRIC_SRC := $(wildcard user/fabric/*.c)
+DAEMON_SRC := $(wildcard user/daemon/*.c)
+# What the preloaded library needs of user/lib; it is linked into foreign programs, so nothing else.
+SHIM_SRC := $(wildcard user/shim/*.c) user/lib/ring.c
 LIB_OBJ	:= $(LIB_SRC:%.c=$(B)/%.o)
 CLI_OBJ	:= $(CLI_SRC:%.c=$(B)/%.o)
+FABRIC_OBJ := $(FABRIC_SRC:%.c=$(B)/%.o)
+DAEMON_OBJ := $(DAEMON_SRC:%.c=$(B)/%.o)
+SHIM_OBJ := $(SHIM_SRC:%.c=$(B)/shim/%.o)
+SHIM	:= $(B)/libismredir-preload.so
+# It defines recv() and its kin itself, so no FORTIFY; TLS must be usable in signal handlers.
+SHIM_CFLAGS = -std=gnu11 $(WARN) -U_FORTIFY_SOURCE -fstack-protector-strong -fPIC -fvisibility=hidden \
+	      -ftls-model=initial-exec -fno-strict-aliasing -Iinclude -Iuser/lib -Iuser/shim \
+	      -DISM_VERSION='"$(VERSION)"'
 BPF_OBJ	:= $(B)/ismredir.bpf.o $(B)/view.bpf.o
 SKELS	:= $(BPF_OBJ:.bpf.o=.skel.h)
 
@@ -57,7 +72,7 @@ SKELS	:= $(BPF_OBJ:.bpf.o=.skel.h)
 .PHONY: all install uninstall deps clean help check check-unit check-netns check-apps quickstart \
 	bench lint format-check
 
-all: $(B)/ismredir
+all: $(B)/ismredir $(B)/ismredird $(SHIM)
 
 include $(wildcard selftests/*/module.mk docs/module.mk)
 
@@ -67,7 +82,21 @@ $(B)/ismredir: $(CLI_OBJ) $(B)/libismredir.a
 $(B)/libismredir.a: $(LIB_OBJ)
 	$(call say,AR,$@)rm -f $@ && $(AR) rcs $@ $^
 
-$(LIB_OBJ) $(CLI_OBJ): $(B)/%.o: %.c | $(SKELS)
+$(B)/ismredird: $(DAEMON_OBJ) $(B)/libismfabric.a $(B)/libismredir.a
+	$(call say,LINK,$@)$(CC) -pie $(CFLAGS) $(LDFLAGS) -o $@ $(DAEMON_OBJ) $(B)/libismfabric.a \
+		$(B)/libismredir.a $(LDLIBS_ALL) $(DAEMON_LIBS)
+
+$(B)/libismfabric.a: $(FABRIC_OBJ)
+	$(call say,AR,$@)rm -f $@ && $(AR) rcs $@ $^
+
+# -z now: lazy binding in a forked child with a small stack has crashed other shims.
+$(SHIM): $(SHIM_OBJ)
+	$(call say,LINK,$@)$(CC) -shared $(CFLAGS) $(LDFLAGS) -Wl,-z,now -Wl,-z,defs -Wl,-soname,$(@F) -o $@ $^ -lpthread
+
+$(SHIM_OBJ): $(B)/shim/%.o: %.c
+	$(call say,CC,$@)mkdir -p $(@D) && $(CC) $(CPPFLAGS) $(CFLAGS) $(SHIM_CFLAGS) -MMD -MP -c -o $@ $<
+
+$(LIB_OBJ) $(CLI_OBJ) $(FABRIC_OBJ) $(DAEMON_OBJ): $(B)/%.o: %.c | $(SKELS)
 	$(call say,CC,$@)mkdir -p $(@D) && $(CC) $(CPPFLAGS) $(CFLAGS) $(OWN_CFLAGS) -MMD -MP -c -o $@ $<
 
 # gen object drops DWARF and duplicate BTF
@@ -79,11 +108,12 @@ $(BPF_OBJ): $(B)/%.bpf.o: bpf/%.bpf.c
 $(SKELS): $(B)/%.skel.h: $(B)/%.bpf.o
 	$(call say,SKEL,$@)$(BPFTOOL) gen skeleton $< name $*_bpf > $@ 2>$(B)/$*.skel.log || { cat $(B)/$*.skel.log; false; }
 
--include $(LIB_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(BPF_OBJ:.o=.d)
+-include $(LIB_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(BPF_OBJ:.o=.d) $(FABRIC_OBJ:.o=.d) $(DAEMON_OBJ:.o=.d) \
+	$(SHIM_OBJ:.o=.d)
 
 # What a fresh Debian lacks. Runtime packages of the tests are in DEPS_TEST.
 DEPS_BUILD := clang llvm libbpf-dev bpftool libelf-dev zlib1g-dev libjson-c-dev libsmartcols-dev \
-	libinih-dev libcap-ng-dev pkg-config gcc make python3-docutils
+	libinih-dev libcap-ng-dev libsystemd-dev pkg-config gcc make python3-docutils
 DEPS_TEST := libcriterion-dev libsodium-dev libclang-rt-14-dev liburing-dev iproute2 nftables iptables jq socat curl \
 	redis-server redis-tools iperf3 memcached libmemcached-tools postgresql postgresql-contrib haproxy openssh-server \
 	openssh-client nginx-light wrk python3 util-linux procps clang-format cppcheck shellcheck
@@ -97,6 +127,9 @@ deps:
 install: all
 	install -d $(DESTDIR)$(SBINDIR) $(DESTDIR)$(COMPDIR) $(DESTDIR)$(EXAMPLEDIR)
 	install -m 755 $(B)/ismredir $(DESTDIR)$(SBINDIR)/ismredir
+	install -m 755 $(B)/ismredird $(DESTDIR)$(SBINDIR)/ismredird
+	install -d $(DESTDIR)$(LIBDIR)
+	install -m 755 $(SHIM) $(DESTDIR)$(LIBDIR)/libismredir-preload.so
 	install -m 644 user/cli/ismredir.bash $(DESTDIR)$(COMPDIR)/ismredir
 	install -m 644 docs/ismredir.conf.example $(DESTDIR)$(EXAMPLEDIR)/ismredir.conf
 	install -d $(DESTDIR)$(UNITDIR)
@@ -104,6 +137,7 @@ install: all
 	$(MAKE) --no-print-directory install-man
 
 uninstall:
+	rm -f $(DESTDIR)$(SBINDIR)/ismredird $(DESTDIR)$(LIBDIR)/libismredir-preload.so
 	rm -f $(DESTDIR)$(SBINDIR)/ismredir $(DESTDIR)$(COMPDIR)/ismredir $(DESTDIR)$(UNITDIR)/ismredir.service
 	rm -rf $(DESTDIR)$(DOCDIR)
 	rm -f $(DESTDIR)$(MANDIR)/man8/ismredir*.8 $(DESTDIR)$(MANDIR)/man5/ismredir*.5
