@@ -119,13 +119,14 @@ static ssize_t iov_check(const struct iovec **v, size_t count, struct iovec *big
 	return 1;
 }
 
-static size_t iov_total(const struct iovec *v, size_t count)
+/* readv() and writev() of nothing do not ask the socket; the other calls do. */
+static int iov_is_empty(const struct iovec *v, size_t count)
 {
-	size_t sum = 0;
-
-	for (size_t i = 0; i < count; i++)
-		sum += v[i].iov_len;
-	return sum;
+	while (count && !v->iov_len) {
+		v++;
+		count--;
+	}
+	return !count;
 }
 
 static ssize_t ring_recv(struct conn *c, int fd, const struct iovec *v, size_t count, int flags)
@@ -183,7 +184,7 @@ static ssize_t ring_readv(struct conn *c, int fd, const struct iovec *v, int cou
 {
 	if (count < 0 || count > MAX_IOV)
 		return -EINVAL;
-	return iov_total(v, count) ? ring_recv(c, fd, v, count, flags) : 0;
+	return iov_is_empty(v, count) ? 0 : ring_recv(c, fd, v, count, flags);
 }
 
 ISM_EXPORT ssize_t read(int fd, void *buf, size_t len)
@@ -197,10 +198,15 @@ ISM_EXPORT ssize_t readv(int fd, const struct iovec *v, int count)
 	RECV_HOOK(fd, 0, REAL(readv)(fd, v, count), ring_readv(c, fd, v, count, 0));
 }
 
-/* do_readv() and sock_read_iter(): RWF_NOWAIT is MSG_DONTWAIT, RWF_HIPRI nothing. */
+#ifndef RWF_NOAPPEND
+#define RWF_NOAPPEND 0x20
+#endif
+#define RWF_OF_SOCKET (RWF_HIPRI | RWF_DSYNC | RWF_SYNC | RWF_NOWAIT | RWF_APPEND | RWF_NOAPPEND)
+
+/* kiocb_set_rw_flags() and sock_read_iter(): RWF_NOWAIT is MSG_DONTWAIT, the others mean nothing. */
 static int rwf_flags(int flags)
 {
-	if (flags & ~(RWF_NOWAIT | RWF_HIPRI))
+	if (flags & ~RWF_OF_SOCKET)
 		return -EOPNOTSUPP;
 	return flags & RWF_NOWAIT ? MSG_DONTWAIT : 0;
 }
@@ -388,8 +394,7 @@ static ssize_t ring_writev(struct conn *c, int fd, const struct iovec *v, int co
 {
 	if (count < 0 || count > MAX_IOV)
 		return -EINVAL;
-	/* vfs_writev() does not ask the socket when there is nothing to write; write() does */
-	return iov_total(v, count) ? ring_send(c, fd, v, count, flags) : 0;
+	return iov_is_empty(v, count) ? 0 : ring_send(c, fd, v, count, flags);
 }
 
 ISM_EXPORT ssize_t write(int fd, const void *buf, size_t len)
@@ -664,40 +669,36 @@ static ssize_t fill_pipe(void *arg, const struct iovec *v, int n)
  * Linux 6.5 a pipe knows RWF_NOWAIT; before, a page at a time, because a pipe that is ready has room
  * for one.
  */
-static ssize_t put_pipe(struct pipe_end *p, const struct iovec *v, int n)
+static ssize_t put_pipe(struct pipe_end *p, const struct iovec *v)
 {
-	struct iovec page = v[0];
-	ssize_t put = native(real.pwritev2(p->fd, v, n, -1, RWF_NOWAIT));
+	struct iovec page = { v->iov_base, v->iov_len < PIPE_BUF ? v->iov_len : PIPE_BUF };
+	ssize_t put = native(real.pwritev2(p->fd, v, 1, -1, RWF_NOWAIT));
 
 	if (put != -EOPNOTSUPP)
 		return put;
 	if (pipe_ready(p, POLLOUT, 0))
 		return -EAGAIN;
-	if (page.iov_len > PIPE_BUF)
-		page.iov_len = PIPE_BUF;
 	return native(real.writev(p->fd, &page, 1));
 }
 
 static ssize_t drain_pipe(void *arg, const struct iovec *v, int n)
 {
 	struct iovec left[2] = { v[0], n > 1 ? v[1] : (struct iovec){ 0 } };
-	struct iovec *at = left;
-	size_t done = 0;
-	ssize_t put = 0;
+	ssize_t done = 0, put = 0;
 
-	while (at < left + n) {
-		put = put_pipe(arg, at, left + n - at);
+	for (int i = 0; i < n;) {
+		if (!left[i].iov_len) {
+			i++;
+			continue;
+		}
+		put = put_pipe(arg, &left[i]);
 		if (put <= 0)
 			break;
 		done += put;
-		for (; at < left + n && (size_t)put >= at->iov_len; at++)
-			put -= at->iov_len;
-		if (at < left + n) {
-			at->iov_base = (char *)at->iov_base + put;
-			at->iov_len -= put;
-		}
+		left[i].iov_base = (char *)left[i].iov_base + put;
+		left[i].iov_len -= put;
 	}
-	return done ? (ssize_t)done : put;
+	return done ? done : put;
 }
 
 /* splice_file_to_pipe(): first room in the pipe, then bytes of the socket. */
