@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-# Builds the workload program and the naive accelerator, and runs the comparison.
+# Builds the workload programs and the naive accelerator, and runs the comparison.
 
 BENCH_DIR := selftests/bench
-BENCH_LOAD := $(patsubst %,$(B)/bench/%.o,netload sock serve work)
-BENCH_BIN := $(B)/bench/netload $(B)/bench/naive
+BENCH_LOAD := $(patsubst %,$(B)/bench/%.o,netload sock serve work samples loop local)
+BENCH_RING := $(patsubst %,$(B)/bench/%.o,barering samples sock ring)
+BENCH_BIN := $(B)/bench/netload $(B)/bench/barering $(B)/bench/naive
 BENCH_ARGS ?=
 
 .PHONY: bench bench-smoke bench-build
 
-bench-build: $(B)/ismredir $(BENCH_BIN)
+bench-build: $(B)/ismredir $(B)/ismredird $(SHIM) $(BENCH_BIN)
 
 # BENCH_ARGS="--rounds 15 --only ping" and the like; see `run.py --help`
 bench: bench-build
@@ -20,9 +21,13 @@ bench-smoke: bench-build
 	$(Q)python3 $(BENCH_DIR)/run.py --build $(B) --smoke --markdown $(B)/bench/smoke.md \
 		--svg $(B)/bench/smoke.svg --json $(B)/bench/smoke.json $(BENCH_ARGS)
 
-$(BENCH_LOAD) $(B)/bench/naive.o: $(B)/bench/%.o: $(BENCH_DIR)/%.c
+$(BENCH_LOAD) $(B)/bench/barering.o $(B)/bench/naive.o: $(B)/bench/%.o: $(BENCH_DIR)/%.c
 	$(call say,CC,$@)mkdir -p $(@D) && $(CC) $(CPPFLAGS) $(CFLAGS) -std=gnu11 -D_GNU_SOURCE $(WARN) \
-		-I$(B) -MMD -MP -c -o $@ $<
+		-I$(B) -Iinclude -Iuser/lib -MMD -MP -c -o $@ $<
+
+$(B)/bench/ring.o: user/lib/ring.c
+	$(call say,CC,$@)mkdir -p $(@D) && $(CC) $(CPPFLAGS) $(CFLAGS) -std=gnu11 $(WARN) \
+		-Iinclude -Iuser/lib -MMD -MP -c -o $@ $<
 
 $(B)/bench/naive.o: | $(B)/bench/naive.skel.h
 
@@ -36,7 +41,10 @@ $(B)/bench/naive.skel.h: $(B)/bench/naive.bpf.o
 $(B)/bench/netload: $(BENCH_LOAD)
 	$(call say,LINK,$@)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^
 
+$(B)/bench/barering: $(BENCH_RING)
+	$(call say,LINK,$@)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^
+
 $(B)/bench/naive: $(B)/bench/naive.o
 	$(call say,LINK,$@)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ -lbpf -lelf -lz
 
--include $(BENCH_LOAD:.o=.d) $(B)/bench/naive.d $(B)/bench/naive.bpf.d
+-include $(BENCH_LOAD:.o=.d) $(BENCH_RING:.o=.d) $(B)/bench/naive.d $(B)/bench/naive.bpf.d

@@ -1,20 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-"""The rows of the bench: what is measured, and how on each plane."""
+"""The rows of the bench that our own programs measure, and what a row is."""
 
-import csv
 import dataclasses
-import io
 import json
 import os
-import socket
-import subprocess
 import time
 
-from stage import PLANES, BenchError
+from stage import NOWHERE
 
-PING_SIZES = (14, 64, 256, 1024, 4096, 16384, 65536)
+SOCKETS = ("tcp", "naive", "unix", "skmsg", "direct")
+PING_SIZES = (14, 64, 256, 1024, 4096, 8192, 16384, 65536)
+SOME_PING_SIZES = (64, 1024, 8192, 65536)
 STREAM_SIZES = (64, 256, 1024, 4096, 16384, 65536, 262144, 1 << 20)
-SOME_STREAM_SIZES = (64, 4096, 65536)
+SOME_STREAM_SIZES = (64, 1024, 4096, 65536, 1 << 20)
+BUSY = 8
 
 
 @dataclasses.dataclass
@@ -26,12 +25,17 @@ class Effort:
     connect_ms: int
     requests: int
     cap: int
+    app_s: int
+    repeats: int  # measurements that may be repeated in a round because others were at work
 
 
 EFFORTS = {
-    "default": Effort(rounds=7, ms=250, connect_ms=400, requests=50000, cap=256 << 20),
-    "quick": Effort(rounds=3, ms=100, connect_ms=150, requests=10000, cap=128 << 20),
-    "smoke": Effort(rounds=1, ms=20, connect_ms=30, requests=1000, cap=32 << 20),
+    "default": Effort(rounds=5, ms=250, connect_ms=400, requests=50000, cap=256 << 20, app_s=2,
+                      repeats=150),
+    "quick": Effort(rounds=3, ms=100, connect_ms=150, requests=10000, cap=128 << 20, app_s=1,
+                    repeats=40),
+    "smoke": Effort(rounds=1, ms=20, connect_ms=30, requests=1000, cap=32 << 20, app_s=1,
+                    repeats=0),
 }
 
 
@@ -39,25 +43,23 @@ EFFORTS = {
 class Row:
     """
     One line of the result.
-    @name: group/what/where, as --only selects it
+    @name: as --only selects it
+    @group: the table that it belongs to
     @key: which number of the measurement counts
     @fewer: less of it is better
     @planes: what it can be measured on
     @measure: function of a stage and a plane, returns the numbers
+    @needs: programs that must be installed
     """
 
     name: str
+    group: str
     label: str
     key: str
     fewer: bool
     planes: tuple
     measure: object
-
-    @property
-    def group(self):
-        """Which table it belongs to."""
-        parts = self.name.split("/")
-        return parts[0] if len(parts) < 3 else f"{parts[0]}/{parts[2]}"
+    needs: tuple = ()
 
 
 def named(size):
@@ -86,103 +88,133 @@ def netload(stage, work, server, client, args, seconds):
         address = f"{'0.0.0.0' if work == 'connect' else '127.0.0.1'}:{port}"
     command = [stage.tool("netload"), "pair", address, work, "--server-cgroup",
                stage.cgroup_of(server), "--client-cgroup", stage.cgroup_of(client)]
-    out = stage.output("tcp", command + [str(a) for a in args], seconds + 30)
-    return json.loads(out)
+    for end, plane in (("server", server), ("client", client)):
+        if plane in ("direct", NOWHERE):
+            command += [f"--{end}-run", stage.tool("ismredir")]
+    # the plane only says in which environment; both ends join cgroups of their own
+    plane = NOWHERE if NOWHERE in (server, client) else "tcp"
+    return json.loads(stage.output(plane, command + args, seconds + 30))
 
 
-def load_row(name, label, key, fewer, args, effort_ms, ends=None, planes=PLANES):
-    """A row of the workload program. @ends: function of the plane, gives those of both ends."""
-    work = name.split("/", maxsplit=1)[0].replace("memory", "hold")
+def bare(stage, plane, work, args):
+    """One run of the limits."""
+    work = work if plane == "ring" else "memcpy"
+    return json.loads(stage.output("tcp", [stage.tool("barering"), work, *args], 40))
+
+
+def load_row(name, group, label, key, work, args, effort_ms, planes, ends=None, more=()):
+    """
+    A row of the workload program.
+    @args: options that the bare ring has, too; @more: others
+    @ends: function of the plane, gives those of both ends
+    """
+    args = [str(a) for a in ["--ms", effort_ms, *args]]
+    more = [str(a) for a in more]
 
     def measure(stage, plane):
+        if plane in ("ring", "memcpy"):
+            return bare(stage, plane, work, args)
         server, client = ends(plane) if ends else (plane, plane)
-        return netload(stage, work, server, client, ["--ms", effort_ms, *args], effort_ms / 1000)
+        return netload(stage, work, server, client, args + more, effort_ms / 1000)
 
-    return Row(name, label, key, fewer, planes, measure)
+    return Row(name, group, label, key, not key.endswith("per_sec"), planes, measure)
 
 
 def ping_rows(effort):
     """Latency of request and answer."""
-    return [load_row(f"ping/{size}/{place}", named(size), "p50_us", True,
-                     ["--size", size, *cpus(place)], effort.ms)
-            for place in ("two-cpus", "one-cpu") for size in PING_SIZES]
+    places = (("two-cpus", PING_SIZES), ("one-cpu", PING_SIZES), ("free", SOME_PING_SIZES))
+    return [load_row(f"ping/{size}/{place}", f"ping/{place}", named(size), "p50_us", "ping",
+                     ["--size", size, *cpus(place)], effort.ms, SOCKETS + ("ring",))
+            for place, sizes in places for size in sizes]
+
+
+def epoll_rows(effort):
+    """The same between programs that wait in epoll_wait()."""
+    return [load_row(f"epoll/{size}/{place}", "epoll", f"{named(size)}, {words}", "p50_us", "ping",
+                     ["--size", size, *cpus(place)], effort.ms, SOCKETS, more=["--epoll"])
+            for place, words in (("two-cpus", "two CPUs"), ("one-cpu", "one CPU"))
+            for size in (64, 1024, 65536)]
 
 
 def stream_rows(effort):
     """Rate in one direction."""
-    return [load_row(f"stream/{size}/{place}", named(size), "gb_per_sec", False,
-                     ["--size", size, *cpus(place)], effort.ms)
+    return [load_row(f"stream/{size}/{place}", f"stream/{place}", named(size), "gb_per_sec",
+                     "stream", ["--size", size, *cpus(place)], effort.ms,
+                     SOCKETS + ("ring", "memcpy"))
             for place, sizes in (("two-cpus", STREAM_SIZES), ("one-cpu", SOME_STREAM_SIZES),
                                  ("free", SOME_STREAM_SIZES))
             for size in sizes]
 
 
+def busy_rows(effort):
+    """Beside processes that only compute. The mean counts: a median hides lost turns."""
+    planes = ("tcp", "unix", "skmsg", "direct")
+    rows = [load_row(f"busy/ping/{size}/{place}", f"busy/ping/{place}", named(size), "mean_us",
+                     "ping", ["--size", size, *cpus(place)], 4 * effort.ms, planes,
+                     more=["--busy", BUSY])
+            for place in ("free", "two-cpus") for size in SOME_PING_SIZES]
+    return rows + [load_row(f"busy/stream/{size}/{place}", f"busy/stream/{place}", named(size),
+                            "gb_per_sec", "stream", ["--size", size, *cpus(place)],
+                            4 * effort.ms, planes, more=["--busy", BUSY])
+                   for place in ("free", "two-cpus") for size in (64, 1024, 65536, 1 << 20)]
+
+
 def connect_rows(effort):
     """Short connections, by who of the two ends is capable."""
-    some = ("tcp", "naive", "skmsg")
+    some = ("tcp", "naive", "skmsg", "direct")
     kinds = (("both", "both ends capable", lambda p: (p, p), some + ("unix",)),
              ("out", "to a peer that is not capable", lambda p: ("tcp", p), some),
-             ("in", "from a peer that is not capable", lambda p: (p, "tcp"), some))
-    return [load_row(f"connect/{kind}", label, "per_sec", False,
-                     ["--spread", 16, *cpus("two-cpus")], effort.connect_ms, ends, planes)
+             ("in", "from a peer that is not capable", lambda p: (p, "tcp"), some),
+             ("unloaded", "under `ismredir run`, nothing loaded",
+              lambda p: (p, p) if p == "tcp" else (NOWHERE, NOWHERE), ("tcp", "direct")))
+    return [load_row(f"connect/{kind}", "connect", label, "per_sec", "connect", cpus("two-cpus"),
+                     effort.connect_ms, planes, ends, ["--spread", 16])
             for kind, label, ends, planes in kinds]
 
 
 def memory_rows(effort):
     """A reader that never reads."""
     flood = f"64 KiB sends, at most {effort.cap >> 20} MiB"
-    return [load_row("memory/flood", flood, "accepted", True,
-                     ["--size", 65536, "--cap", effort.cap], 3000),
-            load_row("memory/bytes", "200,000 sends of 1 byte", "accepted", True,
-                     ["--size", 1, "--count", 200000], 3000)]
+    rows = [load_row("memory/flood", "memory", flood, "accepted", "hold", ["--size", 65536], 3000,
+                     SOCKETS, more=["--cap", effort.cap]),
+            load_row("memory/bytes", "memory", "200,000 sends of 1 byte", "accepted", "hold",
+                     ["--size", 1], 3000, SOCKETS, more=["--count", 200000])]
+    return rows + [load_row("idle/500", "idle", "500 connections, 20 messages of 64 B on each",
+                            "total_kib", "idle", ["--size", 64], 3000, SOCKETS,
+                            more=["--conns", 500, "--msgs", 20])]
 
 
-def redis_ready(address):
-    """Wait until the server answers."""
-    family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
-    for _ in range(200):
-        try:
-            with socket.socket(family) as sock:
-                sock.settimeout(2)
-                sock.connect(address)
-                sock.sendall(b"PING\r\n")
-                if sock.recv(64).startswith(b"+PONG"):
-                    return
-        except OSError:
-            pass
-        time.sleep(0.02)
-    raise BenchError("redis-server does not answer")
+def per_second(stage, plane, command, count, timeout):
+    """Run a program that does @count things. Return: how many of them a second."""
+    begin = time.monotonic()
+    stage.output(plane, stage.under(plane, command), timeout)
+    secs = time.monotonic() - begin
+    return {"secs": secs, "per_sec": count / secs}
 
 
-def redis_run(stage, plane, test, requests):
-    """A fresh server, a value in it, then the measured run."""
-    port = stage.port()
-    path = f"{stage.folder}/{port}"
-    where = ["-s", path] if plane == "unix" else ["-h", "127.0.0.1", "-p", str(port)]
-    listen = ["--port", "0", "--unixsocket", path] if plane == "unix" else ["--port", str(port)]
-    bench = ["redis-benchmark", *where, "-d", "1024", "--csv"]
-    command = ["redis-server", *listen, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
-               "--logfile", "/dev/null", "--dir", stage.folder]
-    server = stage.start(plane, command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        redis_ready(path if plane == "unix" else ("127.0.0.1", port))
-        stage.output(plane, bench + ["-t", "set", "-c", "1", "-n", "10"], 30)
-        out = stage.output(plane, bench + ["-t", test, "-c", "200", "-n", str(requests)], 60)
-    finally:
-        stage.stop(server)
-    line = list(csv.DictReader(io.StringIO(out)))[0]
-    return {"per_sec": float(line["rps"]), "p50_us": float(line["p50_latency_ms"]) * 1000,
-            "p99_us": float(line["p99_latency_ms"]) * 1000}
+def other_rows(effort):
+    """Programs that have nothing to do with TCP: what does the library cost them?"""
+    def local(what, size):
+        def measure(stage, plane):
+            command = [stage.tool("netload"), "local", "--ms", str(effort.ms), "--size", str(size),
+                       what]
+            return json.loads(stage.output(plane, stage.under(plane, command), 30))
+        return measure
+
+    blocks, runs = effort.ms * 4000, max(effort.ms // 2, 20)
+    dd = ["dd", "if=/dev/zero", "of=/dev/null", "bs=64", f"count={blocks}", "status=none"]
+    loop = ["sh", "-c", f"i=0; while [ $i -lt {runs} ]; do /bin/true; i=$((i+1)); done"]
+    kinds = (("pipe", "ping-pong through pipes, 64 B", local("pipe", 64)),
+             ("file", "read a file, 64 B", local("file", 64)),
+             ("dd", "dd bs=64",
+              lambda stage, plane: per_second(stage, plane, dd, blocks, 60)),
+             ("true", "start /bin/true from a shell",
+              lambda stage, plane: per_second(stage, plane, loop, runs, 60)))
+    return [Row(f"other/{kind}", "other", label, "per_sec", False, ("tcp", "direct"), measure)
+            for kind, label, measure in kinds]
 
 
-def redis_rows(effort):
-    """redis-benchmark -c 200 -d 1024, server and client from the distribution."""
-    return [Row(f"redis/{test}", test.upper(), "per_sec", False, PLANES,
-                lambda stage, plane, test=test: redis_run(stage, plane, test, effort.requests))
-            for test in ("get", "set")]
-
-
-def all_rows(effort):
-    """Every row, in the order of the report."""
-    return (ping_rows(effort) + stream_rows(effort) + connect_rows(effort) + redis_rows(effort) +
-            memory_rows(effort))
+def own_rows(effort):
+    """Every row that needs no foreign program."""
+    return (ping_rows(effort) + epoll_rows(effort) + stream_rows(effort) + connect_rows(effort) +
+            other_rows(effort) + busy_rows(effort) + memory_rows(effort))

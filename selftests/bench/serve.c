@@ -21,6 +21,30 @@ static void serve_ping(int fd, const struct nl_req *req)
 	free(buf);
 }
 
+static void serve_ping_loop(int fd, const struct nl_req *req)
+{
+	char *buf = nl_alloc(req->size);
+	struct nl_loop l;
+
+	nl_nodelay(fd);
+	nl_loop_open(&l, dup(fd));
+	while (!nl_loop_recv(&l, buf, req->size) && !nl_loop_send(&l, buf, req->size))
+		;
+	nl_loop_close(&l);
+	free(buf);
+}
+
+static void serve_idle(int fd, const struct nl_req *req)
+{
+	char *buf = nl_alloc(req->size);
+
+	for (uint32_t i = 0; i < req->msgs; i++) {
+		if (nl_recv_all(fd, buf, req->size) || nl_send_all(fd, buf, req->size))
+			break;
+	}
+	free(buf);
+}
+
 static void serve_stream(int fd, const struct nl_req *req)
 {
 	char *buf = nl_alloc(req->read_size);
@@ -65,42 +89,45 @@ static void serve_hold(int fd)
 		poll(&p, 1, NL_IO_SECONDS * 1000);
 }
 
+/* Do as the client asks, and close; but NL_IDLE is about connections that stay open. */
 static void serve_one(int fd)
 {
 	struct nl_req req;
 
-	if (nl_recv_all(fd, &req, sizeof(req)) || req.magic != NL_MAGIC)
-		return;
-	if (req.size > NL_MAX_SIZE || req.read_size > NL_MAX_SIZE)
-		return;
+	if (nl_recv_all(fd, &req, sizeof(req)) || req.magic != NL_MAGIC || req.size > NL_MAX_SIZE ||
+	    req.read_size > NL_MAX_SIZE)
+		req.work = NL_WORKS;
 	switch (req.work) {
+	case NL_IDLE:
+		serve_idle(fd, &req);
+		return;
 	case NL_PING:
-		return serve_ping(fd, &req);
+		req.epoll ? serve_ping_loop(fd, &req) : serve_ping(fd, &req);
+		break;
 	case NL_STREAM:
-		return serve_stream(fd, &req);
+		serve_stream(fd, &req);
+		break;
 	case NL_CONNECT:
-		return serve_connect(fd, &req);
+		serve_connect(fd, &req);
+		break;
 	case NL_HOLD:
-		return serve_hold(fd);
+		serve_hold(fd);
+		break;
 	}
+	close(fd);
 }
 
-/**
- * nl_serve() - serve until no client came for NL_IO_SECONDS
- * @ready_fd: closed once clients may come, -1 for none
- */
-void nl_serve(const struct nl_opts *o, int ready_fd)
+/** nl_serve() - serve until no client came for NL_IO_SECONDS */
+void nl_serve(const struct nl_opts *o)
 {
 	int fd = nl_listen(&o->addr), conn;
 
-	if (ready_fd >= 0) {
-		if (write(ready_fd, "r", 1) != 1)
+	if (o->ready_fd >= 0) {
+		if (write(o->ready_fd, "r", 1) != 1)
 			nl_die("ready pipe");
-		close(ready_fd);
+		close(o->ready_fd);
 	}
-	while ((conn = nl_accept(fd)) >= 0) {
+	while ((conn = nl_accept(fd)) >= 0)
 		serve_one(conn);
-		close(conn);
-	}
 	close(fd);
 }

@@ -15,24 +15,20 @@
 #include <string.h>
 #include <unistd.h>
 
-#define MAX_SAMPLES  (4u << 20)
 #define EAGAIN_MS    200 /* a writer that poll() does not wake for this long is blocked */
+#define SETTLE_US    100000 /* caches of the kernel calm down */
 #define CLOCK_STRIDE 16 /* sends of a stream between two looks at the clock */
-
-struct samples {
-	uint32_t *ns;
-	size_t n;
-	uint64_t begin, until, end;
-};
 
 static struct nl_req make_req(const struct nl_opts *o)
 {
 	return (struct nl_req){
 		.magic = NL_MAGIC,
 		.work = o->work,
+		.epoll = o->epoll,
 		.size = o->size,
 		.read_size = o->read_size,
 		.warm_ms = o->warm_ms,
+		.msgs = o->msgs,
 	};
 }
 
@@ -48,56 +44,19 @@ static int open_work(const struct nl_opts *o)
 	return fd;
 }
 
-static void samples_begin(struct samples *s, const struct nl_opts *o)
-{
-	s->ns = nl_alloc(MAX_SAMPLES * sizeof(*s->ns));
-	s->n = 0;
-	s->begin = s->end = nl_now();
-	s->until = s->begin + o->ms * 1000000ULL;
-}
-
-/* Note the operation that began at @since. Return: whether there is time for another one. */
-static bool samples_add(struct samples *s, const struct nl_opts *o, uint64_t since)
-{
-	uint64_t now = nl_now(), ns = now - since;
-
-	s->ns[s->n++] = ns > UINT32_MAX ? UINT32_MAX : ns;
-	s->end = now;
-	return now < s->until && s->n < MAX_SAMPLES && (!o->count || s->n < o->count);
-}
-
-static int by_value(const void *a, const void *b)
-{
-	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
-
-	return (x > y) - (x < y);
-}
-
-static double percentile_us(const struct samples *s, double p)
-{
-	size_t i = p * s->n;
-
-	return s->ns[i < s->n ? i : s->n - 1] / 1e3;
-}
-
-static void samples_print(struct samples *s, const struct nl_opts *o)
-{
-	double secs = (s->end - s->begin) / 1e9;
-
-	qsort(s->ns, s->n, sizeof(*s->ns), by_value);
-	printf("{\"work\":\"%s\",\"size\":%zu,\"ops\":%zu,\"secs\":%.6f,\"per_sec\":%.1f,"
-	       "\"mean_us\":%.3f,\"p50_us\":%.3f,\"p99_us\":%.3f,\"p999_us\":%.3f,"
-	       "\"spurious_eagain\":%" PRIu64 "}\n",
-	       nl_work_names[o->work], o->size, s->n, secs, s->n / secs, secs * 1e6 / s->n,
-	       percentile_us(s, .5), percentile_us(s, .99), percentile_us(s, .999), nl_spurious);
-	free(s->ns);
-}
-
 static void ping_once(int fd, char *buf, size_t size)
 {
 	if (nl_send_all(fd, buf, size))
 		nl_die("send");
 	if (nl_recv_all(fd, buf, size))
+		nl_die("receive");
+}
+
+static void ping_in_loop(struct nl_loop *l, char *buf, size_t size)
+{
+	if (nl_loop_send(l, buf, size))
+		nl_die("send");
+	if (nl_loop_recv(l, buf, size))
 		nl_die("receive");
 }
 
@@ -111,14 +70,36 @@ static void work_ping(const struct nl_opts *o)
 	do {
 		ping_once(fd, buf, o->size);
 	} while (nl_now() < warm);
-	samples_begin(&s, o);
+	samples_begin(&s, o->ms, o->count);
 	do {
 		since = nl_now();
 		ping_once(fd, buf, o->size);
-	} while (samples_add(&s, o, since));
+	} while (samples_add(&s, since));
 	close(fd);
 	free(buf);
-	samples_print(&s, o);
+	samples_print(&s, "ping", o->size, nl_spurious);
+}
+
+/* The same for a program that waits in epoll_wait(). */
+static void work_ping_loop(const struct nl_opts *o)
+{
+	uint64_t since, warm = nl_now() + o->warm_ms * 1000000ULL;
+	char *buf = nl_alloc(o->size);
+	struct nl_loop l;
+	struct samples s;
+
+	nl_loop_open(&l, open_work(o));
+	do {
+		ping_in_loop(&l, buf, o->size);
+	} while (nl_now() < warm);
+	samples_begin(&s, o->ms, o->count);
+	do {
+		since = nl_now();
+		ping_in_loop(&l, buf, o->size);
+	} while (samples_add(&s, since));
+	nl_loop_close(&l);
+	free(buf);
+	samples_print(&s, "ping", o->size, nl_spurious);
 }
 
 /* The next destination: the given one, or one of @spread loopback addresses in turn. */
@@ -140,7 +121,7 @@ static void work_connect(const struct nl_opts *o)
 	uint64_t since;
 	int fd;
 
-	samples_begin(&s, o);
+	samples_begin(&s, o->ms, o->count);
 	do {
 		addr = spread_addr(o, s.n);
 		since = nl_now();
@@ -150,8 +131,8 @@ static void work_connect(const struct nl_opts *o)
 		if (nl_recv_all(fd, &back, sizeof(back)))
 			nl_die("receive answer");
 		close(fd);
-	} while (samples_add(&s, o, since));
-	samples_print(&s, o);
+	} while (samples_add(&s, since));
+	samples_print(&s, nl_work_names[o->work], o->size, nl_spurious);
 }
 
 static void work_stream(const struct nl_opts *o)
@@ -205,7 +186,7 @@ static int64_t proc_number(const char *path, const char *name)
 }
 
 struct memory {
-	int64_t available_kib, slab_kib, tcp_kib;
+	int64_t available_kib, slab_kib, shmem_kib, anon_kib, tables_kib, tcp_kib;
 };
 
 static struct memory memory_now(void)
@@ -213,6 +194,9 @@ static struct memory memory_now(void)
 	return (struct memory){
 		.available_kib = proc_number("/proc/meminfo", "MemAvailable:"),
 		.slab_kib = proc_number("/proc/meminfo", "Slab:"),
+		.shmem_kib = proc_number("/proc/meminfo", "Shmem:"),
+		.anon_kib = proc_number("/proc/meminfo", "AnonPages:"),
+		.tables_kib = proc_number("/proc/meminfo", "PageTables:"),
 		.tcp_kib = proc_number("/proc/net/sockstat", " mem ") * (getpagesize() / 1024),
 	};
 }
@@ -272,14 +256,49 @@ static void work_hold(const struct nl_opts *o)
 	close(fd);
 }
 
+static int64_t used(const struct memory *m)
+{
+	return m->shmem_kib + m->slab_kib + m->anon_kib + m->tables_kib;
+}
+
+static double per_conn(const struct nl_opts *o, int64_t kib)
+{
+	return (double)kib / o->conns;
+}
+
+/* Many connections that have all been used a little and are left open. */
+static void work_idle(const struct nl_opts *o)
+{
+	struct memory before = memory_now(), after;
+	char *buf = nl_alloc(o->size);
+	int fd;
+
+	for (unsigned int i = 0; i < o->conns; i++) {
+		fd = open_work(o);
+		for (unsigned int n = 0; n < o->msgs; n++)
+			ping_once(fd, buf, o->size);
+	}
+	usleep(SETTLE_US);
+	after = memory_now();
+	printf("{\"work\":\"idle\",\"size\":%zu,\"conns\":%u,\"total_kib\":%.3f,"
+	       "\"shmem_kib\":%.3f,\"slab_kib\":%.3f,\"anon_kib\":%.3f,\"tables_kib\":%.3f}\n",
+	       o->size, o->conns, per_conn(o, used(&after) - used(&before)),
+	       per_conn(o, after.shmem_kib - before.shmem_kib),
+	       per_conn(o, after.slab_kib - before.slab_kib),
+	       per_conn(o, after.anon_kib - before.anon_kib),
+	       per_conn(o, after.tables_kib - before.tables_kib));
+	free(buf);
+}
+
 void nl_work(const struct nl_opts *o)
 {
 	static void (*const works[NL_WORKS])(const struct nl_opts *o) = {
-		[NL_PING] = work_ping,
-		[NL_STREAM] = work_stream,
-		[NL_CONNECT] = work_connect,
-		[NL_HOLD] = work_hold,
+		[NL_PING] = work_ping, [NL_STREAM] = work_stream, [NL_CONNECT] = work_connect,
+		[NL_HOLD] = work_hold, [NL_IDLE] = work_idle,
 	};
 
-	works[o->work](o);
+	if (o->work == NL_PING && o->epoll)
+		work_ping_loop(o);
+	else
+		works[o->work](o);
 }
