@@ -21,6 +21,7 @@
 #define AFTER_BYTES (256u << 10)
 /* A refusal that may pass: ask again after so many further messages. */
 #define AGAIN_MSGS 2000
+#define SOON_MSGS  16
 
 uint32_t ism_after_msgs = AFTER_MSGS;
 uint64_t ism_after_bytes = AFTER_BYTES;
@@ -345,6 +346,12 @@ static void drop_answer(const struct ism_attach *a)
 		real.close(a->fd[i]);
 }
 
+/* Ask again after @msgs further messages. */
+static void ask_later(struct ism_slot *s, uint32_t msgs)
+{
+	atomic_store(&s->msgs, ism_after_msgs - msgs);
+}
+
 static void refused(struct conn *c, int error)
 {
 	struct ism_slot *s = c->slot;
@@ -353,7 +360,7 @@ static void refused(struct conn *c, int error)
 		    error == -ENOMEM || error == -ESHUTDOWN || error == -EAGAIN;
 
 	if (again)
-		atomic_store(&s->msgs, ism_after_msgs - AGAIN_MSGS);
+		ask_later(s, AGAIN_MSGS);
 	atomic_compare_exchange_strong(&s->state, &state,
 				       again ? ISM_SLOT_CANDIDATE : ISM_SLOT_PLAIN);
 }
@@ -409,7 +416,7 @@ static void ask(struct conn *c, int fd)
 	struct ism_sock_info i = {};
 	socklen_t len = sizeof(i);
 	uint32_t state = ISM_SLOT_CANDIDATE;
-	int saved = errno;
+	int saved = errno, rc;
 
 	if (real.getsockopt(fd, ISM_SOL, ISM_SO_INFO, &i, &len) || !i.token ||
 	    i.flags & (ISM_SOCK_PINNED | ISM_SOCK_ENROLLED) ||
@@ -417,19 +424,22 @@ static void ask(struct conn *c, int fd)
 		atomic_compare_exchange_strong(&s->state, &state, ISM_SLOT_PLAIN);
 		goto out;
 	}
-	if (!(i.flags & ISM_SOCK_PAIRED) || i.word != ISM_WORD_ON || random_share(s))
-		goto later;
+	if (!(i.flags & ISM_SOCK_PAIRED) || i.word != ISM_WORD_ON || random_share(s)) {
+		ask_later(s, AGAIN_MSGS);
+		goto out;
+	}
 	s->token = i.token;
 	s->peer_token = i.peer;
 	atomic_store(&c->asked, 1);
 	atomic_compare_exchange_strong(&s->state, &state, ISM_SLOT_ASKED);
-	if (!ism_daemon_ask(fd, s->token, s->share, c->index))
+	rc = ism_daemon_ask(fd, s->token, s->share, c->index);
+	if (!rc)
 		goto out;
 	atomic_store(&c->asked, 0);
 	state = ISM_SLOT_ASKED;
 	atomic_compare_exchange_strong(&s->state, &state, ISM_SLOT_CANDIDATE);
-later:
-	atomic_store(&s->msgs, ism_after_msgs - AGAIN_MSGS);
+	/* Another thread is talking to the daemon, or its queue is full: soon. No daemon: much later. */
+	ask_later(s, rc == -EBUSY ? 0 : rc == -EAGAIN ? SOON_MSGS : AGAIN_MSGS);
 out:
 	errno = saved;
 }
