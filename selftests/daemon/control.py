@@ -13,7 +13,9 @@ MAGIC, VERSION, MSG_MAX = 0x4C435349, 1, 4096
  STATUS, STATUS_OK, ERROR) = range(1, 16)
 OWN_DMB, PEER_DMB, OWN_BELL, PEER_BELL = range(4)
 HEAD = struct.Struct("=IHHII")
-STATS = "=11QII32x"
+STATS = "=5QII16x6Q16x"
+STATS_FIELDS = ("tx_bytes tx_msgs tcp_tx_bytes switches doorbells reason pid rx_bytes rx_msgs tcp_rx_bytes "
+                "spins sleeps timeouts").split()
 DMB_MSG = struct.Struct("=QQ8I")
 STATUS_MSG = struct.Struct("=QII14QII")
 STATUS_NAMES = ("uptime_ms clients pairs attaches detaches resumes refused malformed ring_bytes ring_msgs "
@@ -125,7 +127,7 @@ class Client:
         found = {}
         for body in self.many(LIST, DMB):
             item = dict(zip(names, DMB_MSG.unpack_from(body)))
-            item["stats"] = struct.unpack_from(STATS, body, DMB_MSG.size)
+            item["stats"] = dict(zip(STATS_FIELDS, struct.unpack_from(STATS, body, DMB_MSG.size)))
             assert item["token"] not in found, "listed twice"
             found[item["token"]] = item
         return found
@@ -164,8 +166,9 @@ class Rings:
     def get(self, offset, size):
         return self.own[offset:offset + size]
 
-    def put_stats(self, *values):
-        self.put(STATS_OFF, struct.pack(STATS, *values))
+    def put_stats(self, **values):
+        assert not values.keys() - set(STATS_FIELDS)
+        self.put(STATS_OFF, struct.pack(STATS, *(values.get(name, 0) for name in STATS_FIELDS)))
 
     def close(self):
         self.own.close()

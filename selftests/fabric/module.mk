@@ -8,7 +8,6 @@ CONTRACT_SAN := $(CONTRACT_SRC:%.c=$(B)/fabric-asan/%.o) $(FABRIC_SRC:%.c=$(B)/f
 	$(B)/fabric-asan/user/lib/err.o
 CONTRACT_SAN_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=undefined \
 	-fno-omit-frame-pointer -O1 -g
-CONTRACT := $(B)/fabric/contract $(B)/fabric-asan/contract
 
 $(CONTRACT_OBJ): $(B)/fabric/%.o: selftests/fabric/%.c
 	$(call say,CC,$@)mkdir -p $(@D) && $(CC) $(CPPFLAGS) $(CFLAGS) $(OWN_CFLAGS) -MMD -MP -c -o $@ $<

@@ -115,8 +115,6 @@ static int public_error(int rc)
 	case -EIO:
 	case -ETOOMANYREFS:
 		return -ENOMEM;
-	case -EPROTO:
-		return -EOPNOTSUPP; /* another version is loaded */
 	case -EEXIST:
 		return -EBUSY;
 	}

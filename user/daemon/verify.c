@@ -53,11 +53,10 @@ static int verify_loaded(struct ism_lookup *l, int is_new, struct verdict *ret)
 	int rc = ism_lookup_open(l, &err);
 
 	*ret = (struct verdict){ .reason = ISM_R_OFF };
-	if (rc == -ENOENT)
-		return -ESHUTDOWN;
 	if (rc) {
-		log_client(LOG_ERR, "%s", err.text);
-		return rc;
+		if (rc != -ENOENT)
+			log_client(LOG_ERR, "%s", err.text);
+		return -ESHUTDOWN;
 	}
 	if (word == ISM_WORD_ON)
 		return 0;

@@ -21,9 +21,9 @@ struct verdict {
  * @token: what the client claims
  * @is_new: no rings yet: then what is loaded must be on
  *
- * Return: 0; -ESHUTDOWN nothing is loaded, or it is not on; -ENOENT no such connection, or it has no partner any more;
- * -EAGAIN the partner's handshake is not over; -EPERM not a TCP socket, or one with another token;
- * -EOPNOTSUPP not both ends can use rings; -EPROTO what is loaded is of another version.
+ * Return: 0; -ESHUTDOWN nothing that this version can read is loaded, or it is not on; -ENOENT no such
+ * connection, or it has no partner any more; -EAGAIN the partner's handshake is not over; -EPERM not a
+ * TCP socket, or one with another token; -EOPNOTSUPP not both ends can use rings.
  */
 int verify_socket(int sock, __u64 token, int is_new, struct verdict *ret);
 
