@@ -6,9 +6,10 @@
 
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+# shellcheck source-path=SCRIPTDIR source=body.sh
+. "$APPS/body.sh"
 
 RUN=ismapps.$$
-TOP=            # scratch of the whole run
 BODY=           # pid of the test body that runs now
 REFUSED=        # why this kernel has no skmsg plane, empty when it has
 BROKEN=         # the self-tests that fail here
@@ -18,7 +19,6 @@ PORTS=7000-7009 # what is selected with --port
 OTHER_PORT=7100 # a port that is not
 TESTS=()        # names in order
 declare -A KIND NEEDS
-passed=0 failed=0 skipped=0
 
 usage()
 {
@@ -43,61 +43,6 @@ app()
 . "$APPS/apps.sh"
 # shellcheck source-path=SCRIPTDIR source=lifecycle.sh
 . "$APPS/lifecycle.sh"
-
-# die TEXT - end a body: the test has failed
-die()
-{
-	echo "$*" >"$DIR/why"
-	exit 1
-}
-
-# report ok|FAIL|skip NAME TEXT
-report()
-{
-	printf '%-4s  %-28s %s\n' "$1" "$2" "$3"
-	case $1 in
-	ok) passed=$((passed + 1)) ;;
-	FAIL) failed=$((failed + 1)) ;;
-	skip) skipped=$((skipped + 1)) ;;
-	esac
-}
-
-# blob NAME SIZE - a file of random bytes, made once per run; prints its path
-blob()
-{
-	[ -e "$TOP/$1" ] || head -c "$2" /dev/urandom >"$TOP/$1" || die "no space in $TOP"
-	echo "$TOP/$1"
-}
-
-# same FILE FILE WHAT - both hold the same bytes
-same()
-{
-	[ "$(sha256sum <"$1")" = "$(sha256sum <"$2")" ] || die "$3: $(cmp "$1" "$2" 2>&1)"
-}
-
-# load [ARGS...] - load on the box
-load()
-{
-	ism load --cgroup "$CG" "$@" >"$DIR/load.log" 2>&1 ||
-		die "load: exit $? $(tail -n 3 "$DIR/load.log")"
-}
-
-# unload - and see that it left nothing
-unload()
-{
-	local out
-
-	out=$(ism unload 2>&1) || die "unload: exit $? $out"
-	[ ! -e "$ISMREDIR_PIN_DIR" ] || [ -z "$(ls -A "$ISMREDIR_PIN_DIR")" ] ||
-		die "unload left pins: $(ls "$ISMREDIR_PIN_DIR")"
-}
-
-# reasons - why what is on TCP is on TCP, as status counts it
-reasons()
-{
-	ism -j status | jq -r '.reasons | to_entries | map(select(.value > 0 and .key != "none"))
-		| sort_by(-.value) | map("\(.key) \(.value)") | join(", ")'
-}
 
 # judge accel|plain - after a body: were bytes redirected, as they must or must not be?
 judge()
