@@ -563,6 +563,7 @@ static void timeouts(struct end *e)
 	t = (struct timeval){ 0, 10000 };
 	IS(select(0, NULL, NULL, NULL, &t), 0);
 	FAILS(select(-1, NULL, NULL, NULL, &t), EINVAL);
+	meet(e);
 	chat(e);
 }
 

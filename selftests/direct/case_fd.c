@@ -155,6 +155,7 @@ static void flags(struct end *e)
 	nonblock(other, true);
 	CHECK(fcntl(e->fd, F_GETFL) & O_NONBLOCK);
 	FAILS(get1(e, 10, 0), EAGAIN);
+	meet(e);
 	IS(fcntl(e->fd, F_GETFL) & O_ACCMODE, O_RDWR);
 	nonblock(e->fd, false);
 	CHECK(!(fcntl(other, F_GETFL) & O_NONBLOCK));
@@ -178,6 +179,7 @@ static void flags_fork(struct end *e)
 	}
 	reap(pid);
 	FAILS(get1(e, 10, 0), EAGAIN);
+	meet(e);
 	CHECK(fcntl(e->fd, F_GETFL) & O_NONBLOCK);
 	pid = child();
 	if (!pid) {

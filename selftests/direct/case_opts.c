@@ -260,6 +260,7 @@ static void fionbio(struct end *e)
 	IS(ioctl(e->fd, FIONBIO, &on), 0);
 	CHECK(fcntl(e->fd, F_GETFL) & O_NONBLOCK);
 	FAILS(get1(e, 10, 0), EAGAIN);
+	meet(e);
 	on = 0;
 	IS(ioctl(e->fd, FIONBIO, &on), 0);
 	CHECK(!(fcntl(e->fd, F_GETFL) & O_NONBLOCK));

@@ -109,7 +109,8 @@ static bool finish(const struct run *r, struct pair *p)
 				end = now_ms() + 2000;
 		}
 		if (now_ms() > end) {
-			hang = !hurry;
+			hang |= !hurry;
+			hurry = true;
 			for (int i = 0; i < 2; i++)
 				if (!p->over[i])
 					kill(-p->pid[i], SIGKILL);
