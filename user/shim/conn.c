@@ -169,8 +169,9 @@ static void end_rings(struct conn *c, int fd)
 		return;
 	abort = reset_if_unread(c, fd) || lingers_zero(fd);
 	if (!ism_lock_take(&s->tx_lock)) {
-		if (atomic_load(&s->tx_state) == ISM_TX_RING) {
-			s->tx.flags |= ISM_PROD_FIN | (abort ? ISM_PROD_ABORT : 0);
+		/* The kernel's RST says it all at once: error, poll events, SO_ERROR; a flag before it cannot. */
+		if (!abort && atomic_load(&s->tx_state) == ISM_TX_RING) {
+			s->tx.flags |= ISM_PROD_FIN;
 			ism_ring_tx_publish(&s->tx, c->peer);
 		}
 		atomic_store(&s->tx_state, ISM_TX_FOREVER);

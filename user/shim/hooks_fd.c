@@ -459,6 +459,17 @@ static int ioctl_inq(struct conn *c, int fd, unsigned long req, int *arg)
 	return n;
 }
 
+/* The kernel's mark is in TCP's bytes, which come after those in the ring. */
+static int ioctl_atmark(struct conn *c, int fd, int *arg)
+{
+	int tcp = 0, rc = real.ioctl(fd, FIONREAD, &tcp);
+
+	if (rc || !conn_attached(c) || conn_inq(c, fd) <= tcp)
+		return real.ioctl(fd, SIOCATMARK, arg);
+	*arg = 0;
+	return 0;
+}
+
 static int ioctl_ours(int fd, unsigned long req, void *arg)
 {
 	struct conn *c;
@@ -467,7 +478,12 @@ static int ioctl_ours(int fd, unsigned long req, void *arg)
 	if (req == FIOASYNC && arg && *(int *)arg && leave_for_sigio(fd))
 		return -1;
 	c = conn_of(fd);
-	rc = c && req == FIONREAD ? ioctl_inq(c, fd, req, arg) : real.ioctl(fd, req, arg);
+	if (c && req == FIONREAD)
+		rc = ioctl_inq(c, fd, req, arg);
+	else if (c && req == SIOCATMARK)
+		rc = ioctl_atmark(c, fd, arg);
+	else
+		rc = real.ioctl(fd, req, arg);
 	if (c)
 		conn_done(c);
 	if (!rc && req == FIONBIO)
@@ -483,7 +499,8 @@ ISM_EXPORT int ioctl(int fd, unsigned long req, ...)
 	va_start(ap, req);
 	arg = va_arg(ap, void *);
 	va_end(ap);
-	if (unlikely(ism_fd_get(fd)) && (req == FIONREAD || req == FIONBIO || req == FIOASYNC))
+	if (unlikely(ism_fd_get(fd)) &&
+	    (req == FIONREAD || req == FIONBIO || req == FIOASYNC || req == SIOCATMARK))
 		return ioctl_ours(fd, req, arg);
 	return REAL(ioctl)(fd, req, arg);
 }

@@ -251,6 +251,18 @@ ISM_EXPORT ssize_t recvfrom(int fd, void *buf, size_t len, int flags, struct soc
 		  ring_recvfrom(c, fd, buf, len, flags, from, fromlen));
 }
 
+/* Did it go back to TCP, for the sake of control messages perhaps: TCP_INQ, timestamps? */
+static int on_tcp_again(struct conn *c)
+{
+	int frozen;
+
+	if (ism_lock_take(&c->slot->rx_lock))
+		return 0;
+	frozen = c->slot->rx_frozen;
+	ism_lock_drop(&c->slot->rx_lock);
+	return frozen;
+}
+
 /* ____sys_recvmsg(): no name, no control messages, and of the flags only what was asked for. */
 static ssize_t ring_recvmsg(struct conn *c, int fd, struct msghdr *m, int flags)
 {
@@ -260,6 +272,8 @@ static ssize_t ring_recvmsg(struct conn *c, int fd, struct msghdr *m, int flags)
 		return -EMSGSIZE;
 	if ((int)m->msg_namelen < 0)
 		return -EINVAL;
+	if (unlikely(m->msg_controllen) && on_tcp_again(c))
+		return native(real.recvmsg(fd, m, flags));
 	n = ring_recv(c, fd, m->msg_iov, m->msg_iovlen, flags);
 	if (n < 0)
 		return n;

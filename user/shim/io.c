@@ -306,6 +306,15 @@ static ssize_t look_at_tcp(struct conn *c, int fd, struct cursor *k, int flags)
 	return tcp_take(c, fd, k, flags, 1);
 }
 
+/*
+ * TCP ended and the ring did not: the partner was killed. With bytes unread that is a reset, but the
+ * kernel does not know of those in its ring. Its cursor may be told late; its counter is not.
+ */
+static int killed_with_unread(const struct conn *c)
+{
+	return !(rx_word(c) & ISM_RX_CLOSED) && ism_dmb_stats(c->own)->rx_bytes < c->slot->tx_bytes;
+}
+
 static ssize_t rx_end_of_ring(struct conn *c, int fd, struct cursor *k, int flags)
 {
 	struct ism_slot *s = c->slot;
@@ -319,7 +328,8 @@ static ssize_t rx_end_of_ring(struct conn *c, int fd, struct cursor *k, int flag
 		s->rx_eof = 1;
 		return 0;
 	}
-	return look_at_tcp(c, fd, k, flags);
+	n = look_at_tcp(c, fd, k, flags);
+	return n == 0 && !s->rx_eof && killed_with_unread(c) ? -ECONNRESET : n;
 }
 
 /* One attempt, rx_lock held: bytes, 0 at the end, -EAGAIN when nothing is there, other errno. */
@@ -360,10 +370,13 @@ static ssize_t rx_take(struct conn *c, int fd, struct cursor *k, int flags)
 				atomic_store(&s->tcp_hint, 1);
 			continue;
 		}
-		if (n == 0)
+		if (n == -ERESTART)
+			continue;
+		if (n == 0 || n == -ECONNRESET) {
 			s->rx_eof = 1;
-		if (n != -ERESTART)
-			return n;
+			atomic_store(&s->tcp_hint, 1); /* what comes next is TCP's, too */
+		}
+		return n;
 	}
 	return -EAGAIN;
 }
@@ -449,14 +462,14 @@ ssize_t conn_recv(struct conn *c, int fd, const struct iovec *iov, int iovcnt, i
 	size_t done = 0, need;
 	uint64_t deadline = 0;
 	ssize_t n;
+	char byte;
 	int rc;
 
 	cursor_init(&k, iov, iovcnt);
-	if (unlikely(flags & (MSG_OOB | MSG_ERRQUEUE) || !k.left)) {
-		struct msghdr m = { .msg_iov = (struct iovec *)iov, .msg_iovlen = iovcnt };
-
-		n = real.recvmsg(fd, &m, flags);
-		return n < 0 ? -errno : n;
+	if (unlikely(!k.left)) {
+		/* waits for the first byte, and leaves it: tcp_recvmsg() */
+		n = conn_recv(c, fd, &(struct iovec){ &byte, 1 }, 1, flags | MSG_PEEK);
+		return n < 0 ? n : 0;
 	}
 	need = rx_need(s, k.left, flags);
 	for (;;) {
