@@ -72,7 +72,7 @@ struct ism_dmb_static {
 
 /**
  * struct ism_dmb_tx - line A, what the partner says as a sender; one cache line
- * @prod: ISM_PROD(cursor, flags) of the ring in this DMB
+ * @prod: ISM_PROD(cursor, flags) of the ring in this DMB; at first ISM_PROD(0, ISM_PROD_TCP)
  * @cpu: CPU on which the partner last ran
  * @want_space: nonzero while the partner sleeps for space in this ring: changes with each sleep, and
  *              the owner rings once for each value. 0: does not sleep.

@@ -28,6 +28,8 @@ void dmb_format(const struct ism_dmb *dmb, __u32 ring_size, const struct ism_gid
 	s->token = dmb->token;
 	memcpy(s->owner_gid, owner, sizeof(s->owner_gid));
 	memcpy(s->partner_gid, &dmb->partner, sizeof(s->partner_gid));
+	/* An owner that attaches before its partner has to know where the stream is. */
+	ism_dmb_tx(dmb->addr)->prod = ISM_PROD(0, ISM_PROD_TCP);
 	__atomic_store_n(&s->magic, ISM_DMB_MAGIC, __ATOMIC_RELEASE);
 }
 
@@ -46,8 +48,8 @@ int dmb_check_static(const struct ism_dmb *dmb, __u32 ring_size)
 /* Whoever attaches says at once that it reads its ring, or at least who it is. */
 int dmb_was_used(const struct ism_dmb *dmb)
 {
-	return load64(&ism_dmb_tx(dmb->addr)->prod) || load64(&ism_dmb_rx(dmb->addr)->cons) ||
-	       load64(&ism_dmb_rx(dmb->addr)->tcp);
+	return load64(&ism_dmb_tx(dmb->addr)->prod) != ISM_PROD(0, ISM_PROD_TCP) ||
+	       load64(&ism_dmb_rx(dmb->addr)->cons) || load64(&ism_dmb_rx(dmb->addr)->tcp);
 }
 
 int dmb_is_memfd(int fd)
