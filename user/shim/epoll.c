@@ -15,8 +15,8 @@
 /* An item that gave nothing in so many looks, or sleeps, is armed and left alone. */
 #define COLD_LOOKS 64
 #define COLD_NAPS  2
-/* In a spin the kernel is asked once in so many rounds. */
-#define SPIN_LOOK 16
+/* While rings gave nothing the kernel is asked at most once in so long: it costs a system call. */
+#define SPIN_LOOK_NS 3000
 /* A sleeper looks at everything once in so long. Finding something is a lost wake-up, and counted. */
 #define SAFETY_NS 1000000000LL
 #define MUTE_NS	  10000000LL
@@ -41,12 +41,6 @@ void ep_hot(struct ism_ep_item *it)
 		ep_link_add(&it->ep->hot, &it->hot);
 }
 
-/* The aliases that tcp_poll() reports along. */
-static uint32_t widen(unsigned int r)
-{
-	return r | (r & POLLIN ? EPOLLRDNORM : 0) | (r & POLLOUT ? EPOLLWRNORM : 0);
-}
-
 struct seen {
 	uint32_t ready;
 	uint32_t blocked;
@@ -64,7 +58,7 @@ static void look(struct ism_ep_item *it, struct seen *s)
 	}
 	s->blocked = atomic_load_explicit(&c->slot->out_blocked, memory_order_acquire);
 	s->word = conn_word(c, ISM_WANT_DATA);
-	s->ready = widen(conn_ready(c)) & it->events;
+	s->ready = ep_conn_ready(c) & it->events;
 }
 
 /*
@@ -76,7 +70,7 @@ static uint32_t due(struct ism_ep_item *it, struct seen *s)
 {
 	int edge;
 
-	if (it->off || atomic_load_explicit(&it->dead, memory_order_relaxed))
+	if (it->off || it->parked || atomic_load_explicit(&it->dead, memory_order_relaxed))
 		return 0;
 	look(it, s);
 	if (!(s->ready & EP_INS))
@@ -121,7 +115,7 @@ static void arm(struct ism_ep_item *it)
 	struct ism_slot *s = c->slot;
 	int want = 0;
 
-	if (it->off || !conn_attached(c))
+	if (it->off || it->parked || !conn_attached(c))
 		return;
 	if (unlikely(!s->rx_ready) && it->fd >= 0)
 		conn_try_rx(c, it->fd);
@@ -225,7 +219,15 @@ static uint32_t filter(struct ism_ep_item *it, uint32_t events, struct seen *s)
 		if (it->kevents & EP_OUTS)
 			ep_kernel_set(it); /* or it would say so again and again */
 	}
+	/* The kernel may have more than the application wants now, see ctl_mod(). */
+	if (it->kevents & ~it->events & events)
+		ep_kernel_set(it);
+	r &= it->events | EPOLLERR | EPOLLHUP;
 	look(it, s);
+	/* TCP's FIN comes after the one in the ring: the same edge once more. */
+	if (it->events & EPOLLET && it->was_in && it->seen_word & ISM_PROD_FIN &&
+	    it->seen_word == s->word && !(r & ~EP_INS))
+		return 0;
 	return r ? r | s->ready : 0;
 }
 
@@ -236,6 +238,10 @@ static int kernel_report(struct wait *w, struct ism_ep_item *it, uint32_t events
 
 	if (it->off)
 		return n;
+	if (it->parked) {
+		ep_kernel_set(it); /* or it would say so again and again */
+		return n;
+	}
 	if (it->ring) {
 		events = filter(it, events, &s);
 		if (!events) {
@@ -252,6 +258,7 @@ static void bell_rang(struct ism_ep_item *it)
 {
 	struct ep_link *l = &it->twins;
 
+	conn_heard_bell(it->c);
 	do {
 		struct ism_ep_item *o = ep_of(l, twins);
 
@@ -286,6 +293,18 @@ static int translate(struct wait *w, int from, int k)
 	return n;
 }
 
+/* Sending is on TCP, but it is a ring that gave the event: is there room, too? ep_item_poll() says all. */
+static uint32_t tcp_out(struct ism_ep_item *it, uint32_t r)
+{
+	struct pollfd p = { .fd = it->fd, .events = POLLOUT | POLLWRNORM };
+
+	if (r & EP_OUTS || !(it->events & EP_OUTS) || it->fd < 0 || conn_out_is_ring(it->c))
+		return r;
+	if (real.poll(&p, 1, 0) == 1)
+		r |= p.revents & (it->events | EPOLLHUP | EPOLLERR);
+	return r;
+}
+
 static int scan_nests(struct wait *w, int n)
 {
 	struct ep_link *l = w->ep->nests.next, *next;
@@ -316,13 +335,14 @@ static int scan(struct wait *w, int n)
 
 		end = l == last;
 		next = l->next;
-		if (it->off || atomic_load_explicit(&it->dead, memory_order_relaxed)) {
+		if (it->off || it->parked ||
+		    atomic_load_explicit(&it->dead, memory_order_relaxed)) {
 			ep_link_del(l);
 			continue;
 		}
 		r = due(it, &s);
 		if (r)
-			n = answer(w, it, r, &s, n);
+			n = answer(w, it, tcp_out(it, r), &s, n);
 		else if (++it->idle >= COLD_LOOKS)
 			cool(it);
 	}
@@ -346,8 +366,13 @@ static int ask_kernel(struct wait *w, int max)
 	int k = real.epoll_wait(w->epfd, w->evs, max, 0);
 
 	w->ep->skipped = 0;
-	w->ep->looked = ism_now_ns();
+	w->ep->looked = ism_ticks();
 	return k < 0 ? -errno : k;
+}
+
+static int looked_within(const struct ism_ep *ep, uint64_t ns)
+{
+	return ism_ticks() - ep->looked < ism_to_ticks(ns);
 }
 
 /* How many events the kernel may give now, 0: not its turn. */
@@ -357,7 +382,7 @@ static int kernel_turn(struct wait *w)
 
 	if (ep_link_empty(&ep->hot) && ep_link_empty(&ep->nests))
 		return w->max;
-	if (!ep->foreign && ++ep->skipped < LOOK_CALLS && ism_now_ns() - ep->looked < LOOK_NS)
+	if (!ep->foreign && ++ep->skipped < LOOK_CALLS && looked_within(ep, LOOK_NS))
 		return 0;
 	if (w->max == 1) {
 		ep->turn ^= 1;
@@ -377,7 +402,7 @@ static int gather(struct wait *w)
 			return k;
 	}
 	n = collect(w, k);
-	if (n || turn)
+	if (n || turn || (w->ns && !w->mask && looked_within(w->ep, SPIN_LOOK_NS)))
 		return n;
 	k = ask_kernel(w, w->max);
 	return k > 0 ? collect(w, k) : k;
@@ -506,14 +531,14 @@ static int spin(struct wait *w)
 {
 	struct ism_ep *ep = w->ep;
 	struct ism_spin s;
-	int n = 0, loops = 0, k;
+	int n = 0, k;
 
 	ism_spin_begin(&s, &ep->budget, partner_cpu(ep));
 	ism_lock_drop(&ep->lock);
 	while (ism_spin_more(&s)) {
 		if (ism_lock_take(&ep->lock))
 			continue;
-		k = ++loops % SPIN_LOOK ? 0 : ask_kernel(w, w->max);
+		k = looked_within(ep, SPIN_LOOK_NS) ? 0 : ask_kernel(w, w->max);
 		if (k > 0 || hot_due(ep))
 			n = collect(w, k > 0 ? k : 0);
 		ism_lock_drop(&ep->lock);

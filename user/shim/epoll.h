@@ -78,6 +78,8 @@ static inline void ep_link_del(struct ep_link *l)
  * @ring: the connection's rings are watched
  * @bell: this item is the one of its connection in this set that the bell is registered for
  * @off: EPOLLONESHOT, reported
+ * @parked: deleted by the application while its ring decided: the kernel's registration is kept for a
+ *          while, because event loops delete and add the same connection for every message
  * @inherited: came by fork(): the kernel's registration is the parent's, too, so closing leaves it alone
  * @dead: closed by a signal handler in the middle of something; to be swept
  * @fresh: EPOLLET: added or modified, so that everything is due: ep_insert(), ep_modify()
@@ -96,7 +98,7 @@ struct ism_ep_item {
 	uint32_t events, kevents;
 	uint64_t data, kdata;
 	uint32_t index, gen;
-	uint8_t marked, ring, bell, off, inherited, fresh, was_in, armed, naps;
+	uint8_t marked, ring, bell, off, parked, inherited, fresh, was_in, armed, naps;
 	_Atomic uint8_t dead;
 	uint16_t idle;
 	uint64_t seen_word;
@@ -141,6 +143,16 @@ struct ism_ep {
 	struct ism_ep *next_free, *next_all;
 };
 
+/* What tcp_poll() would say of the rings: its aliases, too, and the end also while bytes are unread. */
+static inline uint32_t ep_conn_ready(struct conn *c)
+{
+	uint32_t r = conn_ready(c);
+
+	if (unlikely(ism_ring_word(c->own) & ISM_PROD_FIN) && !c->slot->rx_frozen)
+		r |= POLLIN | POLLRDHUP;
+	return r | (r & POLLIN ? EPOLLRDNORM : 0) | (r & POLLOUT ? EPOLLWRNORM : 0);
+}
+
 /* epoll_set.c */
 
 /** ep_get() - the instance behind a descriptor, NULL: not known; pair with ep_put() */
@@ -148,8 +160,6 @@ struct ism_ep *ep_get(int epfd);
 void ep_put(struct ism_ep *ep);
 /** ep_item_of() - what a mark names, NULL when that is gone. ep->lock held. */
 struct ism_ep_item *ep_item_of(struct ism_ep *ep, uint64_t mark);
-/** epoll_conn_rung() - somebody drained the bell of @c, which sets count on, too */
-void epoll_conn_rung(struct conn *c);
 /** ep_kernel_set() - bring the kernel's registration in line with the item; 0 or -errno */
 int ep_kernel_set(struct ism_ep_item *it);
 

@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #include <sys/random.h>
 
+#define EP_SPECIAL  (EPOLLET | EPOLLONESHOT | EPOLLEXCLUSIVE)
 #define CHUNK_ITEMS 512
 #define CHUNKS	    ((EP_ITEM_MASK + 1) / CHUNK_ITEMS)
 #define CHUNK_EPS   64
@@ -199,12 +200,12 @@ struct ism_ep_item *ep_item_of(struct ism_ep *ep, uint64_t mark)
 	return it;
 }
 
-/* What the kernel should have. One-shot and reported: nothing, and also no EPOLLHUP again and again. */
+/* What the kernel should have. Reported one-shot, or parked: nothing, not even EPOLLHUP. */
 static struct epoll_event kernel_wants(const struct ism_ep_item *it)
 {
 	struct epoll_event ev = { .events = it->events };
 
-	if (it->off)
+	if (it->off || it->parked)
 		ev.events = EPOLLONESHOT;
 	else if (it->ring && conn_out_is_ring(it->c))
 		ev.events &= ~EP_OUTS;
@@ -519,7 +520,16 @@ static int ctl_mod(struct ctl *k, struct ism_ep_item *it)
 	if (wants_mark(k))
 		set_marked(it, 1);
 	ev = kernel_wants(it);
-	rc = real.epoll_ctl(k->epfd, EPOLL_CTL_MOD, k->fd, &ev);
+	/*
+	 * Level-triggered, and the kernel has that, or more, already: event loops that ask for EPOLLOUT
+	 * for each answer come here all the time, and ring space is none of the kernel's business. What
+	 * it reports in vain makes us tell it, see filter().
+	 */
+	if (it->ring && !(ev.events & ~it->kevents) && ev.data.u64 == it->kdata &&
+	    !((ev.events | it->kevents) & EP_SPECIAL))
+		ev.events = it->kevents, rc = 0;
+	else
+		rc = real.epoll_ctl(k->epfd, EPOLL_CTL_MOD, k->fd, &ev);
 	if (rc) {
 		it->events = events;
 		it->data = data;
@@ -552,6 +562,41 @@ static int ctl_in_handler(struct ctl *k)
 	return 0;
 }
 
+/*
+ * An event loop that deletes a connection to add it again with other events: twice for each message, and
+ * each time for the socket and its bell. So a deletion is only noted, as long as the ring decides; the
+ * kernel is told when it reports something, when something else than an addition comes, and at the end.
+ */
+static int park(struct ctl *k, struct ism_ep_item *it)
+{
+	if (k->op != EPOLL_CTL_DEL || !it || !it->ring || !it->bell || it->inherited ||
+	    (it->events | it->kevents) & EP_SPECIAL || !ep_link_empty(&it->twins) ||
+	    !conn_out_is_ring(it->c))
+		return 0;
+	it->parked = 1;
+	ep_unarm(it);
+	ep_link_del(&it->hot);
+	return 1;
+}
+
+/* The item to use; NULL: there is none, as the application believes of a parked one. */
+static struct ism_ep_item *unpark(struct ctl *k, struct ism_ep_item *it)
+{
+	struct epoll_event ev = {};
+
+	if (!it || !it->parked)
+		return it;
+	it->parked = 0;
+	if (k->op == EPOLL_CTL_ADD && k->kind == ISM_FD_CONN && k->ptr == it->c &&
+	    !(k->ev->events & EP_SPECIAL)) {
+		k->op = EPOLL_CTL_MOD;
+		return it;
+	}
+	real.epoll_ctl(k->epfd, EPOLL_CTL_DEL, k->fd, &ev);
+	item_free(it, 1);
+	return NULL;
+}
+
 static int ctl_known(struct ctl *k)
 {
 	struct ism_ep_item *it;
@@ -563,7 +608,12 @@ static int ctl_known(struct ctl *k)
 		ism_lock_drop(&big);
 		return ctl_in_handler(k);
 	}
-	it = find(k->ep, k->fd);
+	it = unpark(k, find(k->ep, k->fd));
+	if (park(k, it)) {
+		ism_lock_drop(&k->ep->lock);
+		ism_lock_drop(&big);
+		return 0;
+	}
 	if (it && !it->c && !it->inner && k->kind == ISM_FD_CONN && k->op == EPOLL_CTL_MOD) {
 		bind_conn(it, k->ptr);
 		if (conn_attached(it->c) && start_ring(it))
@@ -764,8 +814,10 @@ static void end_item(struct ism_ep_item *it, int plain)
 		atomic_store(&it->dead, 1);
 		return;
 	}
-	if (plain)
+	if (plain && !it->parked)
 		give_back(it);
+	else if (it->parked && !it->inherited)
+		real.epoll_ctl(ep->epfd, EPOLL_CTL_DEL, it->fd, NULL);
 	else if (it->marked && it->fd >= 0 && !it->inherited && it->c &&
 		 atomic_load(&it->c->slot->procs) > 1)
 		/*
@@ -798,7 +850,9 @@ void epoll_conn_closed(struct conn *c, int fd)
 	}
 	for (it = fd >= 0 && fd < ISM_FD_MAX ? by_fd[fd] : NULL; it; it = next) {
 		next = it->next_fd;
-		if (it->c == c && !last)
+		if (it->c == c && !last && it->parked)
+			end_item(it, 0);
+		else if (it->c == c && !last)
 			unlink_fd(it); /* a dup() keeps it: epoll(7), question 6 */
 		else if (!it->c && !it->inner)
 			end_item(it, 0);

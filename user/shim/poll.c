@@ -200,12 +200,6 @@ static int lay_out(struct set *s, uint32_t no, void *stack)
 
 /* ---------------------------------------------------------------- looking */
 
-/* The aliases that tcp_poll() reports along. */
-static unsigned int widen(unsigned int r)
-{
-	return r | (r & POLLIN ? POLLRDNORM : 0) | (r & POLLOUT ? POLLWRNORM : 0);
-}
-
 /* What the rings have; counts descriptors. */
 static uint32_t look(struct set *s, unsigned int *all)
 {
@@ -216,7 +210,7 @@ static uint32_t look(struct set *s, unsigned int *all)
 
 		o->ready = 0;
 		if (o->ring)
-			o->ready = widen(conn_ready(o->c));
+			o->ready = ep_conn_ready(o->c);
 		else if (o->ep && ep_is_ready(o->ep, 0))
 			o->ready = POLLIN | POLLRDNORM;
 		o->ready &= (unsigned short)s->fds[o->at].events;
@@ -397,8 +391,10 @@ static void disarm(struct ours *o)
 	struct ism_slot *slot = c->slot;
 	uint64_t n = 1;
 
-	if (o->rang && real.read(c->own_bell, &n, sizeof(n)) == sizeof(n))
+	if (o->rang && real.read(c->own_bell, &n, sizeof(n)) == sizeof(n)) {
+		conn_heard_bell(c);
 		epoll_conn_rung(c);
+	}
 	if (o->armed & ISM_WANT_DATA)
 		atomic_fetch_sub(&slot->rx_waiters, 1);
 	if (o->armed & ISM_WANT_SPACE)

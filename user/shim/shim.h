@@ -414,10 +414,13 @@ uint64_t conn_word(const struct conn *c, int want);
  *
  * After arming all connections of interest: atomic_thread_fence(seq_cst), look at conn_ready() once
  * more, and only then sleep on own_bell and the TCP socket. Arming again while nothing has happened
- * since is free. One armed value, one ring at most.
+ * since is free. One armed value, one ring at most. Whoever sees own_bell reported must call
+ * conn_heard_bell().
  */
 void conn_arm(struct conn *c, int want);
 void conn_disarm(struct conn *c, int want);
+/** conn_heard_bell() - own_bell was reported: what was armed is used up, whatever the words say */
+void conn_heard_bell(struct conn *c);
 /** conn_ring() - the partner sleeps for what we have just published? then wake it. Fence inside. */
 void conn_ring(struct conn *c, int what);
 
@@ -462,6 +465,9 @@ static inline void ism_pause(void)
 /** conn_partner_cpu() - where the partner last ran */
 int conn_partner_cpu(const struct conn *c);
 uint64_t ism_now_ns(void);
+/** ism_ticks() - the cheapest clock there is, for waiters; ism_to_ticks() - so many ns in it, about */
+uint64_t ism_ticks(void);
+uint64_t ism_to_ticks(uint64_t ns);
 int ism_my_cpu(void);
 
 /* Between io.c, wait.c and demote.c */
@@ -519,6 +525,8 @@ extern __thread volatile uint32_t ism_interrupts;
 void epoll_conn_attached(struct conn *c);
 /** epoll_conn_closed() - an fd, or (fd -1) the whole connection goes */
 void epoll_conn_closed(struct conn *c, int fd);
+/** epoll_conn_rung() - somebody drained the bell of @c, which sets count on, too */
+void epoll_conn_rung(struct conn *c);
 /** epoll_conn_changed() - sending moved between ring and TCP: the kernel must (not) report EPOLLOUT */
 void epoll_conn_changed(struct conn *c);
 void epoll_fd_closed(int epfd);

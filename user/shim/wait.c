@@ -20,6 +20,9 @@
 /* A sleeper looks by itself once in so long. Finding something then is a lost wake-up, and counted. */
 #define SAFETY_NS 1000000000ULL
 
+/* No producer word and no cursor: the cursor in a word has 56 bits. */
+#define NOT_ARMED (~0ULL)
+
 static __thread uint64_t no_yield_until;
 
 /* ---------------------------------------------------------------- clocks */
@@ -40,18 +43,18 @@ uint64_t ism_now_ns(void)
 #if defined(__x86_64__)
 static uint64_t tick0, ns0, ticks_per_ms;
 
-static uint64_t ticks(void)
+uint64_t ism_ticks(void)
 {
 	return __builtin_ia32_rdtsc();
 }
 
 __attribute__((constructor(103))) static void start_clock(void)
 {
-	tick0 = ticks();
+	tick0 = ism_ticks();
 	ns0 = ism_now_ns();
 }
 
-static uint64_t to_ticks(uint64_t ns)
+uint64_t ism_to_ticks(uint64_t ns)
 {
 	uint64_t rate = ticks_per_ms, past;
 
@@ -59,18 +62,18 @@ static uint64_t to_ticks(uint64_t ns)
 		past = ism_now_ns() - ns0;
 		if (past < 2000000)
 			return ns * 2;
-		rate = (ticks() - tick0) / (past / 1000000);
+		rate = (ism_ticks() - tick0) / (past / 1000000);
 		ticks_per_ms = rate ? rate : 1;
 	}
 	return ns * rate / 1000000;
 }
 #else
-static uint64_t ticks(void)
+uint64_t ism_ticks(void)
 {
 	return ism_now_ns();
 }
 
-static uint64_t to_ticks(uint64_t ns)
+uint64_t ism_to_ticks(uint64_t ns)
 {
 	return ns;
 }
@@ -120,7 +123,7 @@ static void budget_set(uint32_t *state, uint32_t ns)
 
 void ism_spin_begin(struct ism_spin *s, uint32_t *budget, int partner_cpu)
 {
-	uint64_t now = ticks();
+	uint64_t now = ism_ticks();
 	uint32_t cap, ns = 0;
 
 	s->budget = budget;
@@ -135,21 +138,21 @@ void ism_spin_begin(struct ism_spin *s, uint32_t *budget, int partner_cpu)
 		cap = spin_cap();
 		ns = cap ? budget_get(budget, cap) : 0;
 	}
-	s->until = now + to_ticks(ns);
+	s->until = now + ism_to_ticks(ns);
 	s->start = now;
 }
 
 static int yield_once(struct ism_spin *s)
 {
-	uint64_t before = ticks(), took;
+	uint64_t before = ism_ticks(), took;
 
 	if (!s->yields)
 		return 0;
 	s->yields--;
 	sched_yield();
-	took = ticks() - before;
-	if (took > to_ticks(YIELD_SLOW_NS)) {
-		no_yield_until = before + took + to_ticks(YIELD_REST_NS);
+	took = ism_ticks() - before;
+	if (took > ism_to_ticks(YIELD_SLOW_NS)) {
+		no_yield_until = before + took + ism_to_ticks(YIELD_REST_NS);
 		s->yields = 0;
 	}
 	return 1;
@@ -164,7 +167,7 @@ int ism_spin_more(struct ism_spin *s)
 	ism_pause();
 	if (++s->loops % SPIN_CLOCK)
 		return 1;
-	return ticks() < s->until;
+	return ism_ticks() < s->until;
 }
 
 /*
@@ -179,7 +182,7 @@ void ism_spin_end(struct ism_spin *s, int hit)
 		return;
 	cap = spin_cap();
 	ns = ns ? ns - 1 : cap;
-	if (hit || ticks() - s->start < to_ticks(2ULL * cap))
+	if (hit || ism_ticks() - s->start < ism_to_ticks(2ULL * cap))
 		ns = ns < SPIN_MIN ? cap / 2 : ns + ns / 2;
 	else
 		ns /= 2;
@@ -208,9 +211,13 @@ uint64_t conn_word(const struct conn *c, int want)
 }
 
 /*
- * A value that was armed is good for one ring. As long as the word has not moved since, it cannot have
- * been used, so there is nothing to do; the word is read before the value is stored, so that what comes
- * in between makes the next arming effective.
+ * A value that was armed is good for one ring. While the word has not moved since and no bell was heard
+ * there is nothing to do. The word is read before the value is stored, so that what comes in between
+ * makes the next arming effective.
+ *
+ * The word alone would not do: a writer may be preempted between publishing and looking whether we
+ * sleep. By then we may have read what it published and armed again, and it rings for a word that we
+ * know: the value is used up, and nothing but the bell tells.
  */
 static void arm(_Atomic uint32_t *mine, _Atomic uint64_t *armed, uint32_t *theirs, uint64_t word,
 		struct ism_slot *s)
@@ -235,6 +242,12 @@ void conn_arm(struct conn *c, int want)
 	if (want & ISM_WANT_SPACE)
 		arm(&s->want_space, &s->armed_cons, &ism_dmb_tx(c->peer)->want_space,
 		    conn_word(c, ISM_WANT_SPACE), s);
+}
+
+void conn_heard_bell(struct conn *c)
+{
+	atomic_store(&c->slot->armed_word, NOT_ARMED);
+	atomic_store(&c->slot->armed_cons, NOT_ARMED);
 }
 
 void conn_disarm(struct conn *c, int want)
@@ -297,14 +310,23 @@ static void wake_own(struct conn *c)
 
 /*
  * The bell is one for both directions and all tasks of this end. Who drains it may take a ring that was
- * meant for another one that is about to sleep; so it rings again for those whose condition holds.
+ * meant for another one that is about to sleep, and what that one armed is used up. So arm for those
+ * that are left, and ring again if there is something for them. The caller does not count any more.
  */
 static void drain_bell(struct conn *c)
 {
 	struct ism_slot *s = c->slot;
 	uint64_t n;
 
-	real.read(c->own_bell, &n, sizeof(n));
+	if (real.read(c->own_bell, &n, sizeof(n)) != sizeof(n))
+		return;
+	conn_heard_bell(c);
+	epoll_conn_rung(c);
+	if (atomic_load(&s->rx_waiters))
+		conn_arm(c, ISM_WANT_DATA);
+	if (atomic_load(&s->tx_waiters))
+		conn_arm(c, ISM_WANT_SPACE);
+	atomic_thread_fence(memory_order_seq_cst);
 	if ((atomic_load(&s->rx_waiters) && io_may_have(c, ISM_WANT_DATA)) ||
 	    (atomic_load(&s->tx_waiters) && io_may_have(c, ISM_WANT_SPACE)))
 		wake_own(c);
@@ -323,7 +345,7 @@ static short tcp_events(struct conn *c, int want)
 	return ism_ring_word(c->own) & ISM_PROD_FIN ? 0 : POLLRDHUP;
 }
 
-/* One sleep. 1: look again; 0: nothing happened; negative errno. */
+/* One sleep. 1: look again, 3: also, and the bell rang; 0: nothing happened; negative errno. */
 static int sleep_once(struct conn *c, int fd, int want, uint64_t ns)
 {
 	struct pollfd p[2] = { { .fd = fd, .events = tcp_events(c, want) },
@@ -336,11 +358,12 @@ static int sleep_once(struct conn *c, int fd, int want, uint64_t ns)
 	if (p[0].revents)
 		atomic_store(&c->slot->tcp_hint, 1);
 	if (p[1].revents)
-		drain_bell(c);
+		return 3;
 	return n > 0;
 }
 
-static int sleep_armed(struct conn *c, int fd, int want, uint64_t deadline, uint32_t intr)
+static int sleep_armed(struct conn *c, int fd, int want, uint64_t deadline, uint32_t intr,
+		       int *rang)
 {
 	struct ism_slot *s = c->slot;
 	uint64_t now, ns;
@@ -357,6 +380,7 @@ static int sleep_armed(struct conn *c, int fd, int want, uint64_t deadline, uint
 		ns = deadline && deadline - now < SAFETY_NS ? deadline - now : SAFETY_NS;
 		atomic_fetch_add_explicit(&s->sleeps, 1, memory_order_relaxed);
 		rc = sleep_once(c, fd, want, ns);
+		*rang = rc == 3;
 		if (rc > 0)
 			return 0;
 		/* recv() is restarted after handlers with SA_RESTART, unless a timeout is set: signal(7) */
@@ -377,7 +401,7 @@ static int sleep_armed(struct conn *c, int fd, int want, uint64_t deadline, uint
 int conn_wait(struct conn *c, int fd, int want, uint64_t deadline)
 {
 	struct ism_slot *s = c->slot;
-	int data = want & ISM_WANT_DATA, rc, hit = 0;
+	int data = want & ISM_WANT_DATA, rc, hit = 0, rang = 0;
 	_Atomic uint32_t *waiters = data ? &s->rx_waiters : &s->tx_waiters;
 	struct ism_spin spin;
 
@@ -393,9 +417,11 @@ int conn_wait(struct conn *c, int fd, int want, uint64_t deadline)
 	if (ism_interrupts != spin.intr)
 		return -EINTR;
 	atomic_fetch_add(waiters, 1);
-	rc = sleep_armed(c, fd, want, deadline, spin.intr);
+	rc = sleep_armed(c, fd, want, deadline, spin.intr, &rang);
 	atomic_fetch_sub(waiters, 1);
 	conn_disarm(c, want);
+	if (rang)
+		drain_bell(c);
 	ism_spin_end(&spin, 0);
 	return rc;
 }
