@@ -192,6 +192,7 @@ void conn_open(struct end *e, int family)
 		e->port = hear(e);
 		e->fd = connect_port(family, e->port);
 	}
+	setint(e->fd, IPPROTO_TCP, TCP_NODELAY, 1); /* the tests are many, and answers are small */
 	e->tx = (struct half){ e->server ? 2 : 1, 0 };
 	e->rx = (struct half){ e->server ? 1 : 2, 0 };
 }
@@ -308,6 +309,8 @@ void solo_pair(struct end *a, struct end *b, bool warm)
 	a->fd = connect_port(AF_INET, b->port);
 	b->fd = accept4(b->listener, NULL, NULL, SOCK_CLOEXEC);
 	CHECK(b->fd >= 0);
+	setint(a->fd, IPPROTO_TCP, TCP_NODELAY, 1);
+	setint(b->fd, IPPROTO_TCP, TCP_NODELAY, 1);
 	while (warm && !last) {
 		last = warm_enough(&wa);
 		hello_send(a, &wa, last);

@@ -35,13 +35,13 @@ daemon_ready()
 	[ -S "$ISMREDIR_SOCK" ] && ism dmbs >/dev/null 2>&1
 }
 
-# prepare_rings - ismredird and a load of the box
+# prepare_rings [ARGS...] - ismredird and a load of the box
 prepare_rings()
 {
 	spawn ismredird "$B/ismredird" --socket "$ISMREDIR_SOCK" --pool 4
 	DAEMON_PID=$PID
 	within 10 daemon_ready || return 1
-	ism load --cgroup "$CG" --skip-tests >"$DIR/load.log" 2>&1
+	ism load --cgroup "$CG" --skip-tests "$@" >"$DIR/load.log" 2>&1
 }
 
 # mode_close - take the box of a mode away; false when something did not end as it should
@@ -79,7 +79,7 @@ judge()
 # run_mode MODE
 run_mode()
 {
-	local mode=$1 log=$TOP/$1.log status=0 program=$B/direct/posix by="$ISMREDIR run --" args=()
+	local mode=$1 log=$TOP/$1.log status=0 program=$B/direct/posix by="$ISMREDIR run --" args=() load=()
 
 	echo "--- $mode"
 	[[ $mode != fortify-* ]] || program=$B/direct/posix-fortify
@@ -89,10 +89,10 @@ run_mode()
 	box_open "$RUN.$mode" "$TOP/$mode" || { fail "$mode: cannot make its box"; return; }
 	case $mode in
 	*both) args=(-C "$by" -S "$by") ;;
-	client) args=(-C "$by") ;;
-	server) args=(-S "$by") ;;
+	client) args=(-C "$by") load=(--plane direct) ;;
+	server) args=(-S "$by") load=(--plane direct) ;;
 	esac
-	if [[ $mode != *native ]] && ! prepare_rings; then
+	if [[ $mode != *native ]] && ! prepare_rings "${load[@]}"; then
 		fail "$mode: no rings: $(tail -n 3 "$DIR"/*.log)"
 		mode_close
 		return
