@@ -25,12 +25,25 @@ static struct {
 	_Atomic uint64_t tick_at;
 } d;
 
+static char path[sizeof(((struct sockaddr_un *)0)->sun_path)]; /* empty: too long */
+
 static struct ism_host_page no_daemon = { .word = ISM_WORD_ON };
 static const struct ism_host_page *_Atomic host = &no_daemon;
 
 const struct ism_host_page *ism_host(void)
 {
 	return atomic_load_explicit(&host, memory_order_relaxed);
+}
+
+/* At the start: nginx, for one, throws its environment away. */
+__attribute__((constructor(102))) static void read_environment(void)
+{
+	const char *v = getenv("ISMREDIR_SOCK");
+
+	if (!v)
+		v = ISM_CONTROL_SOCK;
+	if (strlen(v) < sizeof(path))
+		strcpy(path, v);
 }
 
 /* ---------------------------------------------------------------- descriptors of our own */
@@ -150,7 +163,6 @@ static void resume_one(struct conn *c, void *arg)
 static int connect_daemon(void)
 {
 	struct sockaddr_un sa = { .sun_family = AF_UNIX };
-	const char *path = getenv("ISMREDIR_SOCK");
 	struct ism_msg_hello hello = {};
 	int fd, rc;
 
@@ -158,9 +170,7 @@ static int connect_daemon(void)
 		return 0;
 	if (ism_now_ns() < d.retry_at)
 		return -ECONNREFUSED;
-	if (!path)
-		path = ISM_CONTROL_SOCK;
-	if (strlen(path) >= sizeof(sa.sun_path))
+	if (!path[0])
 		return -ENAMETOOLONG;
 	strcpy(sa.sun_path, path);
 	fd = ism_private_fd(real.socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
