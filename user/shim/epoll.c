@@ -555,18 +555,24 @@ static int spin(struct wait *w)
 
 static int real_wait(struct wait *w, int64_t ns)
 {
-	struct timespec ts = { .tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000 };
-	int64_t ms = (ns + 999999) / 1000000;
+	struct timespec ts;
+	int64_t ms = -1;
 	int n;
 
-	if (w->fine && real.epoll_pwait2)
+	if (w->fine && real.epoll_pwait2) {
+		ts.tv_sec = ns / 1000000000;
+		ts.tv_nsec = ns % 1000000000;
 		n = real.epoll_pwait2(w->epfd, w->evs, w->max, ns < 0 ? NULL : &ts, w->mask);
+		return n < 0 ? -errno : n;
+	}
+	if (ns >= 0)
+		ms = (ns + 999999) / 1000000;
+	if (ms > 2147483647)
+		ms = 2147483647;
+	if (w->mask)
+		n = real.epoll_pwait(w->epfd, w->evs, w->max, ms, w->mask);
 	else
-		n = real.epoll_pwait(w->epfd, w->evs, w->max,
-				     ns < 0	       ? -1
-				     : ms > 2147483647 ? 2147483647
-						       : (int)ms,
-				     w->mask);
+		n = real.epoll_wait(w->epfd, w->evs, w->max, ms);
 	return n < 0 ? -errno : n;
 }
 
@@ -721,8 +727,6 @@ static int wait_plain(struct wait *w)
 	struct ism_ep *ep = w->ep;
 	int n;
 
-	if (likely(__libc_single_threaded))
-		return real_wait(w, w->ns);
 	left(w);
 	atomic_fetch_add(&ep->sleepers, 1);
 	n = atomic_load(&ep->live) ? 0 : cancellable_wait(w, w->ns);
@@ -753,11 +757,25 @@ static int wait_for(struct wait *w)
 	return n < 0 ? -1 : n;
 }
 
+/* The instance when more than the kernel's answer is needed, or may be while we sleep; NULL: it is not. */
+static struct ism_ep *ep_of_wait(int epfd, int max)
+{
+	ism_fd_t e = ism_fd_get(epfd);
+	struct ism_ep *ep = ISM_FD_PTR(e);
+
+	if (likely(ISM_FD_KIND(e) != ISM_FD_EPOLL) || max <= 0)
+		return NULL;
+	if (likely(__libc_single_threaded) &&
+	    !atomic_load_explicit(&ep->live, memory_order_relaxed))
+		return NULL;
+	return ep_get(epfd);
+}
+
 ISM_EXPORT int epoll_wait(int epfd, struct epoll_event *evs, int max, int timeout)
 {
 	struct wait w = { .epfd = epfd, .evs = evs, .max = max };
 
-	w.ep = max > 0 ? ep_get(epfd) : NULL;
+	w.ep = ep_of_wait(epfd, max);
 	if (!w.ep)
 		return REAL(epoll_wait)(epfd, evs, max, timeout);
 	w.ns = timeout < 0 ? -1 : timeout * 1000000LL;
@@ -769,7 +787,7 @@ ISM_EXPORT int epoll_pwait(int epfd, struct epoll_event *evs, int max, int timeo
 {
 	struct wait w = { .epfd = epfd, .evs = evs, .max = max, .mask = mask };
 
-	w.ep = max > 0 ? ep_get(epfd) : NULL;
+	w.ep = ep_of_wait(epfd, max);
 	if (!w.ep)
 		return REAL(epoll_pwait)(epfd, evs, max, timeout, mask);
 	w.ns = timeout < 0 ? -1 : timeout * 1000000LL;
@@ -786,7 +804,7 @@ ISM_EXPORT int epoll_pwait2(int epfd, struct epoll_event *evs, int max, const st
 		errno = ENOSYS;
 		return -1;
 	}
-	w.ep = max > 0 && !bad ? ep_get(epfd) : NULL;
+	w.ep = bad ? NULL : ep_of_wait(epfd, max);
 	if (!w.ep)
 		return real.epoll_pwait2(epfd, evs, max, ts, mask);
 	w.ns = !ts || ts->tv_sec > 9000000000LL ? -1 : ts->tv_sec * 1000000000LL + ts->tv_nsec;
