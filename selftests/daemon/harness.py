@@ -4,6 +4,7 @@
 import contextlib
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -192,6 +193,22 @@ def fds_of(pid):
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
+def steady_fds(d):
+    """How many descriptors the daemon has, once it has nothing left to do."""
+    seen = []
+    within(lambda: seen.append(fds_of(d.pid)) or (len(seen) > 8 and len(set(seen[-8:])) == 1), "it is at rest")
+    return seen[-1]
+
+
+def let_open(d, n):
+    """The daemon can open so many more descriptors."""
+    steady_fds(d)
+    used = {int(fd) for fd in os.listdir(f"/proc/{d.pid}/fd")}
+    free = (fd for fd in range(len(used) + n + 1) if fd not in used)
+    _, hard = resource.prlimit(d.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(d.pid, resource.RLIMIT_NOFILE, (list(free)[n], hard))
+
+
 def settled_fds(d, want):
     """The daemon has as many descriptors as before: what it closes, it closes a little later."""
     try:
@@ -239,10 +256,12 @@ def main(pattern):
     for fn in TESTS:
         if not re.search(pattern, fn.__name__):
             continue
+        start = time.monotonic()
         result, why = run_one(fn)
+        took = time.monotonic() - start
         count[result] += 1
         name = fn.__name__.removeprefix("test_")
-        print(f"{result:<4}  {name}" + (f"  {why[0]}" if result == "skip" else ""), flush=True)
+        print(f"{result:<4}  {name:<34} {took:.1f} s" + (f"  {why[0]}" if result == "skip" else ""), flush=True)
         if result == "FAIL":
             for text in why:
                 print("      | " + text.replace("\n", "\n      | "), flush=True)

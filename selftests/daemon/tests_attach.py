@@ -4,13 +4,13 @@
 import errno
 import json
 import os
-import resource
 import socket
 import struct
 
 import control
-from control import (OWN_BELL, OWN_DMB, PEER_BELL, PEER_DMB, RING_OFF, RX_OFF, STATIC, TX_OFF, connection)
-from harness import NOBODY, fds_of, gone, ism, refused, settled_fds, test, user, within
+from control import (OWN_BELL, OWN_DMB, PEER_BELL, PEER_DMB, PROD_TCP, RING_OFF, RX_OFF, STATIC,
+                     TX_OFF, connection)
+from harness import NOBODY, gone, ism, let_open, refused, settled_fds, steady_fds, test, user, within
 
 LEN = RING_OFF + (64 << 10)  # of a DMB with the smallest ring
 
@@ -48,7 +48,9 @@ def test_static_part(box):
         assert (magic, version, head) == (0x42444D49, 1, RING_OFF)
         assert (length, off, size) == (RING_OFF + (256 << 10), RING_OFF, 256 << 10) and size == r.own_ring
         assert token == r.token and owner == partner == ca.gid
-        assert r.get(STATIC.size, RING_OFF - STATIC.size) == bytes(RING_OFF - STATIC.size)
+        rest = bytearray(RING_OFF - STATIC.size)
+        rest[TX_OFF - STATIC.size] = PROD_TCP
+        assert r.get(STATIC.size, len(rest)) == rest, "what nobody has written"
         assert r.get(RING_OFF, r.own_ring) == bytes(r.own_ring), "not empty"
 
 
@@ -103,7 +105,7 @@ def test_what_is_no_connection(box):
     d = box.start()
     _, b = box.connection()
     c = box.client()
-    before = fds_of(d.pid)
+    before = steady_fds(d)
     pipe = os.pipe()
     things = {"a pipe": pipe[0], "a file": os.open("/dev/null", os.O_RDWR),
               "a directory": os.open("/", os.O_RDONLY | os.O_DIRECTORY),
@@ -215,7 +217,7 @@ def test_memory_is_given_back(box):
     d = box.start("--pool", "0", "--ring-size", "64k")
     c = box.client()
     c.sync()
-    before = fds_of(d.pid)
+    before = steady_fds(d)
     for _ in range(3):
         ends = [box.connection() for _ in range(10)]
         rings = [c.attach(a) for a, _ in ends]
@@ -242,7 +244,7 @@ def test_never_the_same_memory_again(box):
     for _ in range(20):
         a, b = connection()
         r = c.attach(a)
-        assert r.get(RX_OFF, 64) == r.get(TX_OFF, 64) == bytes(64)
+        assert r.get(TX_OFF, 128) == r.peer_dmb[TX_OFF:RX_OFF + 64] == bytes([PROD_TCP]) + bytes(127)
         assert r.peer_dmb[RING_OFF:] == bytes(r.peer_ring) and r.get(RING_OFF, r.own_ring) == bytes(r.own_ring)
         seen |= {os.fstat(fd).st_ino for fd in r.fds[:2]}
         r.put(TX_OFF, b"\xff" * (LEN - TX_OFF))
@@ -311,21 +313,26 @@ def test_limit_of_all(box):
 
 
 @test
-def test_no_descriptors_left(box):
-    """The daemon goes on when it has none, and serves again when it has some."""
+def test_some_descriptors_left(box):
+    """Enough to look, not enough for the rings: nothing is kept of what was begun."""
     d = box.start("--pool", "0", "--ring-size", "64k")
     c = box.client()
-    ends = [box.connection() for _ in range(6)]
+    ends = [box.connection() for _ in range(4)]
     rings = [c.attach(a) for a, _ in ends[:2]]
-    lim = fds_of(d.pid) + 3
-    resource.prlimit(d.pid, resource.RLIMIT_NOFILE, (lim, lim))
-    with refused(errno.ENOMEM):
-        c.attach(ends[2][0])
-    assert c.status()["pairs"] == 2
-    for r in rings:
-        c.detach(r.token)
-    c.sync()
-    box.keep(c.attach(ends[3][0]))
+    before = steady_fds(d)
+    for more in range(9):
+        let_open(d, more)
+        try:
+            r = c.attach(ends[2][0])
+        except control.Refused as e:
+            # the socket itself, and then six
+            assert e.errno == errno.ENOMEM and e.token == ends[2][0].token and more < 7, (more, e)
+        else:
+            assert more >= 7, "six descriptors in less"
+            c.detach(r.token)
+            r.close()
+        settled_fds(d, before)
+        assert c.status()["pairs"] == 2
     for r in rings:
         r.close()
 

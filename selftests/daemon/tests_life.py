@@ -12,7 +12,7 @@ import subprocess
 
 import control
 from control import OWN_BELL, OWN_DMB, PEER_BELL, PEER_DMB, RING_OFF, RX_OFF, TX_OFF
-from harness import DAEMON, SANITIZED, fds_of, ism, load, refused, settled_fds, test, user, within
+from harness import DAEMON, SANITIZED, ism, load, refused, settled_fds, steady_fds, test, user, within
 from tests_attach import LEN, both
 
 READY = struct.pack("=Q", 1 << 32)  # ISM_RX_READY
@@ -23,7 +23,7 @@ def test_killed_client(box):
     d = box.start("--pool", "0")
     c = box.client()
     c.sync()
-    before = fds_of(d.pid)
+    before = steady_fds(d)
     a, b = box.connection()
     box.keep(c.attach(b, 2))
 
@@ -115,7 +115,7 @@ def test_resume_of_what_it_is_not(box):
     d = restart(box, d, "--ring-size", "64k", "--pool", "0")
     c = box.client()
     c.sync()
-    before = fds_of(d.pid)
+    before = steady_fds(d)
     null = box.keep(open("/dev/null", "r+b", buffering=0)).fileno()
     own = os.memfd_create("mine", os.MFD_ALLOW_SEALING)
     os.ftruncate(own, os.fstat(ra.fds[OWN_DMB]).st_size)

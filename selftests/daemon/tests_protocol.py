@@ -8,10 +8,11 @@ import resource
 import signal
 import socket
 import struct
+import time
 
 import control
 from control import HEAD, MAGIC, MSG_MAX, VERSION
-from harness import Skip, fds_of, gone, refused, settled_fds, test, user, within
+from harness import gone, let_open, refused, settled_fds, steady_fds, test, user, within
 
 
 def head(kind, length, magic=MAGIC, version=VERSION):
@@ -59,7 +60,7 @@ def test_malformed_packets(box):
     null = box.keep(open("/dev/null", "rb"))
     watcher = box.client()
     watcher.sync()
-    before = fds_of(d.pid)
+    before = steady_fds(d)
     n = 0
     for name, packet, fds in malformed_packets():
         c = control.Client(box.sock)
@@ -114,7 +115,7 @@ def test_flood_of_descriptors(box):
     d = box.start()
     watcher = box.client()
     watcher.sync()
-    before = fds_of(d.pid)
+    before = steady_fds(d)
     null = box.keep(open("/dev/null", "rb"))
     for n in (6, 64, 253):
         for _ in range(10):
@@ -129,29 +130,34 @@ def test_flood_of_descriptors(box):
 
 @test
 def test_descriptors_that_do_not_fit(box):
-    """Where the daemon's table is full the kernel drops them, and the packet is refused."""
+    """Where the daemon's table is full the kernel drops them: no fault of the client, which keeps its rings."""
     d = box.start("--pool", "0")
-    c, other = box.client(), box.client()
-    a, _ = box.connection()
-    lim = fds_of(d.pid)
-    resource.prlimit(d.pid, resource.RLIMIT_NOFILE, (lim, lim))
-    with refused(errno.EPROTO):
-        c.attach(a)
-    assert other.status()["pairs"] == 0
+    c = box.client()
+    a, b = box.connection()
+    r = box.keep(c.attach(a))
+    let_open(d, 0)
+    for _ in range(3):
+        with refused(errno.ENOMEM):
+            c.attach(b, 2)
+        with refused(errno.ENOMEM):
+            c.resume(a, r)
+    status = c.status()
+    assert (status["pairs"], status["malformed"], status["refused"]) == (1, 0, 6)
 
 
 @test
 def test_accept_without_descriptors(box):
     d = box.start("--pool", "0")
     c = box.client()
-    c.sync()
+    within(lambda: c.status()["word"] == control.WORD_ON, "on")
     lim = resource.prlimit(d.pid, resource.RLIMIT_NOFILE)
-    n = fds_of(d.pid)
-    resource.prlimit(d.pid, resource.RLIMIT_NOFILE, (n, lim[1]))
+    let_open(d, 0)
     waiting = box.client(hello=False)
     c.sync()
     within(lambda: "accept: " in box.said(), "it says so")
-    c.sync()
+    for _ in range(20):
+        time.sleep(0.05)
+        assert c.status()["word"] == control.WORD_ON, "what it cannot look up it takes for off"
     resource.prlimit(d.pid, resource.RLIMIT_NOFILE, lim)
     waiting.ask(control.HELLO, bytes(8), expect=control.HELLO_OK)
 
@@ -302,15 +308,6 @@ def lingering():
     return a, b
 
 
-def close_unlingered(end):
-    """Only the daemon's copy shall wait."""
-    pid = os.fork()
-    if not pid:
-        os.close(end.fileno())
-        os._exit(0)
-    os.waitpid(pid, 0)
-
-
 @test
 def test_close_that_takes_long(box):
     """Who passes a socket whose close() takes a minute does not stop the daemon for a minute."""
@@ -359,25 +356,35 @@ def test_user_whose_closes_hang(box):
     other = box.client()
     other.sync()
     peers = []
-    for _ in range(12):
-        a, b = lingering()
-        peers.append(box.keep(b))
-        try:
+    # or it is through before we are, and the last close() is ours; once, as a signal ends such a wait
+    d.send_signal(signal.SIGSTOP)
+    try:
+        for _ in range(12):
+            a, b = lingering()
+            peers.append(box.keep(b))
             bad.send(control.ATTACH, struct.pack("=QQ", 4711, 1), [a.fileno()])
-        except control.Gone:
-            pass
-        d.send_signal(signal.SIGSTOP)
-        a.close()
+            a.close()
+    finally:
         d.send_signal(signal.SIGCONT)
-        other.sync()
-    same.sock.settimeout(1)
+    other.sync()
+    within(lambda: other.status()["refused"] >= 8, "eight are refused")
+    same.sync()  # what it waits for is looked at after each request
+    seq = same.send(control.STATUS)
     for _ in range(10):
         other.sync()
+    same.sock.setblocking(False)
+    try:
+        same.recv()
+    except BlockingIOError:
+        pass
+    else:
+        raise AssertionError("a user without end of hanging closes is served")
+    assert other.status()["refused"] < 12
     for p in peers:
         p.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         p.close()
     same.sock.settimeout(10)
-    same.sync()
+    same.answer(seq, control.STATUS_OK)
 
 
 @test
@@ -433,7 +440,7 @@ def test_random_packets(box):
     a, b = box.connection()
     null = box.keep(open("/dev/null", "rb"))
     tokens = (a.token, b.token)
-    before = fds_of(d.pid)
+    before = steady_fds(d)
     for _ in range(400):
         c = control.Client(box.sock, hello=rng.random() < 0.9)
         for _ in range(rng.randrange(1, 6)):

@@ -307,6 +307,21 @@ static int malformed(struct client *c, const struct request *r)
 	return -EPROTO;
 }
 
+/*
+ * Descriptors were dropped, for want of room in our table: all that can come fit into the buffer. Those
+ * requests that have any begin with a token.
+ */
+static int out_of_fds(struct client *c, const struct request *r, const char *buf, size_t len)
+{
+	__u64 token = 0;
+
+	if (!c->is_welcome)
+		return -EPROTO;
+	if (len >= sizeof(struct ism_msg) + sizeof(token))
+		memcpy(&token, buf + sizeof(struct ism_msg), sizeof(token));
+	return refuse_rings(c, r, "request", token, -EMFILE, ISM_R_DAEMON_REFUSED);
+}
+
 /* One packet. An error ends the client. */
 static int read_packet(struct client *c)
 {
@@ -328,7 +343,9 @@ static int read_packet(struct client *c)
 	if (!n && !n_fds)
 		return -ECONNRESET; /* the end, or a packet of no bytes, which looks the same */
 	rc = proto_parse(buf, n, n_fds, &r);
-	if ((msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) || rc)
+	if (msg.msg_flags & MSG_CTRUNC)
+		rc = out_of_fds(c, &r, buf, n);
+	else if ((msg.msg_flags & MSG_TRUNC) || rc)
 		rc = -EPROTO;
 	else
 		rc = serve(c, &r, fds);

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #define IDLE_SECONDS 2 /* then a thread ends */
+#define END_SECONDS  1 /* for what is pending when the daemon ends */
 
 struct item {
 	struct item *next;
@@ -19,6 +20,7 @@ struct closer {
 	pthread_cond_t work, done;
 	struct item *first, **last;
 	unsigned int queued, threads, idle;
+	int is_ending;
 };
 
 struct closer *closer_new(void)
@@ -55,7 +57,7 @@ static struct item *next_item(struct closer *c)
 	int rc = 0;
 
 	c->idle++;
-	while (!c->first && !rc)
+	while (!c->first && !c->is_ending && !rc)
 		rc = pthread_cond_timedwait(&c->work, &c->lock, &end);
 	c->idle--;
 	i = c->first;
@@ -134,11 +136,13 @@ void closer_close(struct closer *c, int fd, struct account *a)
 
 void closer_free(struct closer *c)
 {
-	struct timespec end = in_seconds(IDLE_SECONDS + 1);
+	struct timespec end = in_seconds(END_SECONDS);
 	unsigned int left;
 	int rc = 0;
 
 	pthread_mutex_lock(&c->lock);
+	c->is_ending = 1;
+	pthread_cond_broadcast(&c->work);
 	while (c->threads && !rc)
 		rc = pthread_cond_timedwait(&c->done, &c->lock, &end);
 	left = c->threads;

@@ -25,8 +25,11 @@ static void say_status(struct daemon *d, __u32 word)
 static int on_tick(sd_event_source *s, uint64_t usec, void *arg)
 {
 	struct daemon *d = arg;
-	__u32 word = ism_lookup_word(), before = host_set_word(&d->host, word);
+	__u32 word = d->host.page->word, before = word;
 
+	/* What cannot be looked up has not changed: clients would leave their rings for nothing. */
+	ism_lookup_word(&word);
+	host_set_word(&d->host, word);
 	if (word != before)
 		log_line(LOG_NOTICE, "load: %s", ism_word_name(word));
 	say_status(d, word);

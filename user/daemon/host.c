@@ -66,9 +66,9 @@ int host_open(struct host *h, __u64 instance)
 	return 0;
 }
 
-__u32 host_set_word(struct host *h, __u32 word)
+void host_set_word(struct host *h, __u32 word)
 {
-	return __atomic_exchange_n(&h->page->word, word, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&h->page->word, word, __ATOMIC_SEQ_CST);
 }
 
 void host_close(struct host *h)

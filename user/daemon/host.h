@@ -18,8 +18,8 @@ struct host {
 /** host_open() - make and fill the page; negative errno */
 int host_open(struct host *h, __u64 instance);
 
-/** host_set_word() - enum ism_word for all clients; returns the one before */
-__u32 host_set_word(struct host *h, __u32 word);
+/** host_set_word() - enum ism_word for all clients */
+void host_set_word(struct host *h, __u32 word);
 
 void host_close(struct host *h);
 

@@ -46,24 +46,31 @@ static int verify_records(const struct ism_lookup *l, __u64 token, struct verdic
 	return 0;
 }
 
+/* Running out of something passes; what else is wrong with a load is the administrator's to mend. */
+static int cannot_look(int rc)
+{
+	return rc == -EMFILE || rc == -ENFILE || rc == -ENOMEM ? rc : -ESHUTDOWN;
+}
+
 static int verify_loaded(struct ism_lookup *l, int is_new, struct verdict *ret)
 {
+	__u32 word = ISM_WORD_ON;
 	struct ism_err err = {};
-	__u32 word = is_new ? ism_lookup_word() : ISM_WORD_ON;
 	int rc = ism_lookup_open(l, &err);
 
 	*ret = (struct verdict){ .reason = ISM_R_OFF };
 	if (rc) {
 		if (rc != -ENOENT)
 			log_client(LOG_ERR, "%s", err.text);
-		return -ESHUTDOWN;
+		return cannot_look(rc);
 	}
-	if (word == ISM_WORD_ON)
+	rc = is_new ? ism_lookup_word(&word) : 0;
+	if (!rc && word == ISM_WORD_ON)
 		return 0;
 	ism_lookup_close(l);
-	if (word == ISM_WORD_DRAIN)
+	if (!rc && word == ISM_WORD_DRAIN)
 		ret->reason = ISM_R_DRAIN;
-	return -ESHUTDOWN;
+	return rc ? cannot_look(rc) : -ESHUTDOWN;
 }
 
 int verify_socket(int sock, __u64 token, int is_new, struct verdict *ret)

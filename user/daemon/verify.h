@@ -23,7 +23,7 @@ struct verdict {
  *
  * Return: 0; -ESHUTDOWN nothing that this version can read is loaded, or it is not on; -ENOENT no such
  * connection, or it has no partner any more; -EAGAIN the partner's handshake is not over; -EPERM not a
- * TCP socket, or one with another token; -EOPNOTSUPP not both ends can use rings.
+ * TCP socket, or one with another token; -EOPNOTSUPP not both ends can use rings; -EMFILE, -ENOMEM.
  */
 int verify_socket(int sock, __u64 token, int is_new, struct verdict *ret);
 

@@ -62,16 +62,19 @@ int ism_lookup_conn(const struct ism_lookup *l, __u64 token, struct ism_conn *re
 	return bpf_map_lookup_elem(l->conns, &token, ret) ? -errno : 0;
 }
 
-__u32 ism_lookup_word(void)
+int ism_lookup_word(__u32 *ret)
 {
-	int fd = open_map("ctl", sizeof(struct ism_ctl), NULL);
-	__u32 zero = 0, word = ISM_WORD_OFF;
-	struct ism_ctl ctl;
+	int fd = open_map("ctl", sizeof(struct ism_ctl), NULL), rc = 0;
+	struct ism_ctl ctl = { .word = ISM_WORD_OFF };
+	__u32 zero = 0;
 
-	if (fd < 0)
-		return word;
-	if (!bpf_map_lookup_elem(fd, &zero, &ctl))
-		word = ctl.word;
-	close(fd);
-	return word;
+	if (fd < 0 && fd != -ENOENT && fd != -EPROTO)
+		return fd;
+	if (fd >= 0) {
+		rc = bpf_map_lookup_elem(fd, &zero, &ctl) ? -errno : 0;
+		close(fd);
+	}
+	if (!rc)
+		*ret = ctl.word;
+	return rc;
 }

@@ -33,7 +33,11 @@ int ism_lookup_socket(const struct ism_lookup *l, int sock, struct ism_sk *ret);
 /** ism_lookup_conn() - the record of a DMB token; -ENOENT when there is none */
 int ism_lookup_conn(const struct ism_lookup *l, __u64 token, struct ism_conn *ret);
 
-/** ism_lookup_word() - enum ism_word in force; ISM_WORD_OFF when nothing is loaded, or not of this version */
-__u32 ism_lookup_word(void);
+/**
+ * ism_lookup_word() - enum ism_word in force
+ * Return: 0; ISM_WORD_OFF is also when nothing is loaded, or nothing of this version. A negative errno
+ * says that it is not known, as when descriptors are used up.
+ */
+int ism_lookup_word(__u32 *ret);
 
 #endif
