@@ -665,6 +665,7 @@ static int doze(struct wait *w)
 		k = cancellable_wait(w, cut ? slice : ns);
 	} else {
 		ism_lock_drop(&ep->lock);
+		cut = 0; /* nobody slept, so nothing was forgotten */
 	}
 	ep_disarm_all(ep, 0);
 	while (ism_lock_take(&ep->lock))
