@@ -134,10 +134,12 @@ install: all
 	install -m 644 docs/ismredir.conf.example $(DESTDIR)$(EXAMPLEDIR)/ismredir.conf
 	install -d $(DESTDIR)$(UNITDIR)
 	sed 's|@SBINDIR@|$(SBINDIR)|' user/cli/ismredir.service > $(DESTDIR)$(UNITDIR)/ismredir.service
+	sed 's|@SBINDIR@|$(SBINDIR)|' user/daemon/ismredird.service > $(DESTDIR)$(UNITDIR)/ismredird.service
 	$(MAKE) --no-print-directory install-man
 
 uninstall:
-	rm -f $(DESTDIR)$(SBINDIR)/ismredird $(DESTDIR)$(LIBDIR)/libismredir-preload.so
+	rm -f $(DESTDIR)$(SBINDIR)/ismredird $(DESTDIR)$(LIBDIR)/libismredir-preload.so \
+		$(DESTDIR)$(UNITDIR)/ismredird.service
 	rm -f $(DESTDIR)$(SBINDIR)/ismredir $(DESTDIR)$(COMPDIR)/ismredir $(DESTDIR)$(UNITDIR)/ismredir.service
 	rm -rf $(DESTDIR)$(DOCDIR)
 	rm -f $(DESTDIR)$(MANDIR)/man8/ismredir*.8 $(DESTDIR)$(MANDIR)/man5/ismredir*.5
