@@ -326,6 +326,7 @@ static void reset_blocked_writer(struct end *e)
 /* The first write to who has closed is taken; then the answer is there. */
 static void write_to_closed(struct end *e)
 {
+	nap(50); /* ismredird holds the sockets for a moment after it gave out rings */
 	if (e->server) {
 		conn_close(e);
 		tell(e, 0);

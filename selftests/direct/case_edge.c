@@ -127,7 +127,9 @@ static void eof_edge(struct end *e)
 	IS(reported(ep, 10000), EPOLLIN);
 	tell(e, 0);
 	IS(reported(ep, 10000), EPOLLIN | EPOLLRDHUP);
-	IS(reported(ep, 30), 0);
+	/* different on rings: the end comes twice, by the ring and by TCP */
+	if (reported(ep, 30))
+		CHECK(rings_expected());
 	get(e, 10);
 	get_eof(e);
 	meet(e);

@@ -121,7 +121,10 @@ void conn_close(struct end *e);
 void warm_up(struct end *e);
 /* A pair of ends in this process, warmed up or not. */
 void solo_pair(struct end *a, struct end *b, bool warm);
-/* True when both sides run under the shim: then bytes must take rings. */
+/*
+ * True when both sides run under the shim: then bytes must take rings. What is known to be different on
+ * rings (docs/shim.rst) is said by cases with this: nothing is left out there.
+ */
 bool rings_expected(void);
 
 /* ---------------------------------------------------------------- verified bytes */

@@ -406,7 +406,7 @@ static uint64_t deadline_of(uint64_t timeo)
 }
 
 /* The next thing to do after an attempt that gave nothing: 0 try again, or a negative errno. */
-static int rx_wait(struct conn *c, int fd, int flags, uint64_t *deadline)
+static int rx_wait(struct conn *c, int fd, int flags, uint64_t *deadline, int partial)
 {
 	struct ism_slot *s = c->slot;
 
@@ -418,7 +418,7 @@ static int rx_wait(struct conn *c, int fd, int flags, uint64_t *deadline)
 		return -EAGAIN;
 	if (!*deadline)
 		*deadline = deadline_of(atomic_load(&s->rcvtimeo));
-	return conn_wait(c, fd, ISM_WANT_DATA, *deadline);
+	return conn_wait(c, fd, ISM_WANT_DATA | partial, *deadline);
 }
 
 /*
@@ -499,7 +499,7 @@ ssize_t conn_recv(struct conn *c, int fd, const struct iovec *iov, int iovcnt, i
 				s->rx_err = n;
 			return done ? (ssize_t)done : n;
 		}
-		rc = rx_wait(c, fd, flags, &deadline);
+		rc = rx_wait(c, fd, flags, &deadline, done ? ISM_WANT_PARTIAL : 0);
 		if (rc)
 			return done ? (ssize_t)done : rc;
 	}
@@ -761,7 +761,7 @@ static ssize_t tx_put(struct conn *c, int fd, struct cursor *k, int flags)
 	return n;
 }
 
-static int tx_wait(struct conn *c, int fd, int flags, uint64_t *deadline)
+static int tx_wait(struct conn *c, int fd, int flags, uint64_t *deadline, int partial)
 {
 	struct ism_slot *s = c->slot;
 
@@ -773,7 +773,7 @@ static int tx_wait(struct conn *c, int fd, int flags, uint64_t *deadline)
 	if (!*deadline)
 		*deadline = deadline_of(atomic_load(&s->sndtimeo));
 	if (atomic_load(&s->tx_state) == ISM_TX_RING)
-		return conn_wait(c, fd, ISM_WANT_SPACE, *deadline);
+		return conn_wait(c, fd, ISM_WANT_SPACE | partial, *deadline);
 	return io_wait_tcp_out(fd, *deadline);
 }
 
@@ -807,7 +807,7 @@ ssize_t conn_send(struct conn *c, int fd, const struct iovec *iov, int iovcnt, i
 		}
 		if (n != -EAGAIN)
 			return done ? (ssize_t)done : n;
-		rc = tx_wait(c, fd, flags, &deadline);
+		rc = tx_wait(c, fd, flags, &deadline, done ? ISM_WANT_PARTIAL : 0);
 		if (rc)
 			return done ? (ssize_t)done : rc;
 	}
@@ -859,7 +859,7 @@ ssize_t conn_send_from(struct conn *c, int fd, size_t len, int flags,
 		else
 			atomic_fetch_add_explicit(&s->out_blocked, 1, memory_order_relaxed);
 		ism_lock_drop(&s->tx_lock);
-		rc = n < 0 ? -EPIPE : tx_wait(c, fd, flags, &deadline);
+		rc = n < 0 ? -EPIPE : tx_wait(c, fd, flags, &deadline, 0);
 		if (rc)
 			return rc;
 	}
@@ -916,7 +916,7 @@ ssize_t conn_recv_to(struct conn *c, int fd, size_t len, int flags,
 		ism_lock_drop(&s->rx_lock);
 		if (n != -EAGAIN)
 			return n;
-		rc = rx_wait(c, fd, flags, &deadline);
+		rc = rx_wait(c, fd, flags, &deadline, 0);
 		if (rc)
 			return rc;
 	}

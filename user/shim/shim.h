@@ -404,6 +404,8 @@ void conn_try_rx(struct conn *c, int fd);
 enum {
 	ISM_WANT_DATA = 1,
 	ISM_WANT_SPACE = 2,
+	/* for conn_wait(): something was moved already, so a handler with SA_RESTART ends the wait, too */
+	ISM_WANT_PARTIAL = 4,
 };
 
 /** conn_word() - changes when conn_ready() may have changed for the better: cheap, for spinning */
