@@ -82,7 +82,8 @@ struct ism_msg_hello_ok {
 
 /**
  * struct ism_msg_attach - give me the rings of this connection
- * @token: DMB token of this end, as ISM_SO_INFO says (sockctl.h); must be the passed socket's
+ * @token: DMB token of this end, as ISM_SO_INFO says (sockctl.h); must be the passed socket's. Asking
+ *         ISM_SO_INFO also leaves the token with the socket, where ismredird looks for it
  * @share: secret number of this connection end in this client. Processes that share the end after a
  *         fork() know the same number and get the same DMBs; somebody else who holds the same socket
  *         does not, and is refused with -EBUSY.

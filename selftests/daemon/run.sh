@@ -57,6 +57,7 @@ daemon()
 
 fuzz()
 {
+	passed=0 failed=0 skipped=0 # of this part
 	if [ ! -x "$B/daemon/fuzz_control" ]; then
 		skip "fuzz_control: this clang has no libFuzzer (on Debian: libclang-rt-14-dev)"
 	elif "$DAEMON/fuzz.sh" "$B" "$FUZZ_SECONDS" -seed=1; then

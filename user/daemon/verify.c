@@ -3,7 +3,7 @@
  * Whose connection is this? See verify.h.
  *
  * The client passes the socket itself, and the programs have noted its token in the socket's own storage
- * (sk_conn): so the proof is the kernel's, for this very socket, and neither SO_COOKIE nor SO_PROTOCOL
+ * (sk_conn; by ISM_SO_INFO, with which the client learned the token): so the proof is the kernel's, for this very socket, and neither SO_COOKIE nor SO_PROTOCOL
  * would add to it. They would cost something: with ism_sockinfo attached each getsockopt() takes the
  * socket's lock (__cgroup_bpf_run_filter_getsockopt()), which a client can hold for as long as it likes,
  * in a send() of memory whose pages come from a file system of its own.
