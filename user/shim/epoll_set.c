@@ -677,10 +677,12 @@ ISM_EXPORT int epoll_ctl(int epfd, int op, int fd, struct epoll_event *ev)
 		return k.kind == ISM_FD_NONE ? REAL(epoll_ctl)(epfd, op, fd, ev) : ctl_adopt(&k);
 	if (has_event)
 		new_marks(k.ep, ev->data.u64);
-	if (k.kind == ISM_FD_NONE)
+	if (k.kind == ISM_FD_NONE) {
 		rc = real.epoll_ctl(epfd, op, fd, ev);
-	else
+		k.ep->foreign = 1; /* so ask the kernel next time, too */
+	} else {
 		rc = ctl_known(&k);
+	}
 	ep_put(k.ep);
 	return rc;
 }

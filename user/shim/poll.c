@@ -17,6 +17,7 @@
 #define LOOK_NS	   50000
 #define SPIN_LOOK  16
 #define SAFETY_NS  1000000000LL
+#define SLICE_NS   1000000LL
 /* What fits on the stack of the caller. */
 #define ROOM 2048
 
@@ -284,7 +285,8 @@ static int kernel_turn(struct set *s, unsigned int ready)
 {
 	uint64_t now;
 
-	if (s->rings != s->n || ready & POLLRDHUP || ++poll_skipped >= LOOK_CALLS)
+	/* A big set also because it may be bigger than the kernel allows: EINVAL. */
+	if (s->rings != s->n || s->n > 64 || ready & POLLRDHUP || ++poll_skipped >= LOOK_CALLS)
 		return 1;
 	now = ism_now_ns();
 	if (now - poll_looked < LOOK_NS)
@@ -303,7 +305,7 @@ static int try_all(struct set *s)
 		return merge(s, 0);
 	refresh(s);
 	r = ask_kernel(s);
-	if (r < 0 && !n)
+	if (r == -EINVAL || (r < 0 && !n))
 		return r;
 	return n || r > 0 ? merge(s, r >= 0) : 0;
 }
@@ -474,12 +476,32 @@ static int wait_bells_in_set(struct set *s, int64_t ns)
 	return r;
 }
 
+/* Not even one more is allowed: then by the clock. */
+static int wait_in_slices(struct set *s, int64_t ns)
+{
+	uint64_t until = ism_now_ns() + (ns < 0 ? 0 : ns), now;
+	unsigned int ready = 0;
+	int64_t slice = SLICE_NS;
+	int r;
+
+	for (;;) {
+		now = ism_now_ns();
+		if (ns >= 0 && now + slice > until)
+			slice = now < until ? (int64_t)(until - now) : 0;
+		r = real_wait(s, s->k, s->n, slice);
+		if (r || look(s, &ready) || slice < SLICE_NS)
+			return r;
+	}
+}
+
 static int wait_armed(struct set *s, int64_t ns)
 {
 	int r = real_wait(s, s->k, s->n + s->bells, ns);
 
-	if (r == -EINVAL && s->bells)
-		return wait_bells_in_set(s, ns);
+	if (r == -EINVAL && s->bells) {
+		r = wait_bells_in_set(s, ns);
+		return r == -EINVAL ? wait_in_slices(s, ns) : r;
+	}
 	for (uint32_t i = 0; i < s->no && r > 0; i++)
 		if (s->o[i].bell >= 0)
 			s->o[i].rang = !!s->k[s->n + s->o[i].bell].revents;
