@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <sys/select.h>
 #include <sys/timerfd.h>
 
@@ -617,6 +618,155 @@ static void listener_too(struct end *e)
 	IS(conns, 10);
 }
 
+/* ---------------------------------------------------------------- odd shapes */
+
+/* The data is the application's, whatever it looks like. */
+static void any_data(struct end *e)
+{
+	const uint64_t data[] = { 0, ~0ULL, 1ULL << 63, 0x80000000ffffffffULL,
+				  0xffffffff00000000ULL };
+	int ep = epoll_create1(0), n = sizeof(data) / sizeof(*data), other[8];
+	struct epoll_event ev = { .events = EPOLLIN }, got[8];
+
+	if (e->server) {
+		put(e, 10);
+		meet(e);
+		return;
+	}
+	IS(add(ep, e->fd, EPOLLIN), 0);
+	arrived(e->fd, 10);
+	for (int i = 0; i < n; i++) {
+		other[i] = eventfd(1, 0);
+		ev.data.u64 = data[i];
+		IS(epoll_ctl(ep, EPOLL_CTL_ADD, other[i], &ev), 0);
+		IS(epoll_wait(ep, got, 8, 1000), 2);
+		CHECK(got[0].data.u64 == data[i] || got[1].data.u64 == data[i]);
+		IS(epoll_ctl(ep, EPOLL_CTL_DEL, other[i], NULL), 0);
+		ev.data.u64 = data[i];
+		IS(epoll_ctl(ep, EPOLL_CTL_MOD, e->fd, &ev), 0);
+		IS(epoll_wait(ep, got, 8, 1000), 1);
+		CHECK(got[0].data.u64 == data[i]);
+	}
+	get(e, 10);
+	meet(e);
+}
+
+/* Room comes back for a send of this thread; who waits for it is another one, asleep since before. */
+static void out_for_another(struct end *e)
+{
+	uint64_t data = 0;
+	pthread_t id;
+
+	if (e->server) {
+		for (int64_t n = hear(e); e->rx.n < (uint64_t)n;)
+			get(e, n - e->rx.n);
+		meet(e);
+		return;
+	}
+	shared_ep = epoll_create1(0);
+	IS(add(shared_ep, e->fd, EPOLLIN | EPOLLOUT | EPOLLET), 0);
+	for (int i = 0; i < 8; i++)
+		CHECK(reported(shared_ep, e->fd, 5) == (i ? 0 : EPOLLOUT));
+	IS(pthread_create(&id, NULL, wait_in_thread, &data), 0);
+	nap(60);
+	nonblock(e->fd, true);
+	while (put1(e, 100000, 0) > 0)
+		;
+	IS(errno, EAGAIN);
+	nonblock(e->fd, false);
+	tell(e, e->tx.n);
+	IS(pthread_join(id, NULL), 0);
+	CHECK(data == 0xabcd000000000000ULL + e->fd);
+	meet(e);
+}
+
+/* As many descriptors as RLIMIT_NOFILE allows in one poll(). */
+static void poll_limit(struct end *e)
+{
+	struct pollfd p[300];
+	struct rlimit r, few;
+
+	if (e->server) {
+		hear(e);
+		nap(60);
+		put(e, 10);
+		meet(e);
+		return;
+	}
+	IS(getrlimit(RLIMIT_NOFILE, &r), 0);
+	for (int i = 0; i < 300; i++)
+		p[i] = (struct pollfd){ .fd = e->fd, .events = POLLIN };
+	few = (struct rlimit){ 300, r.rlim_max };
+	IS(setrlimit(RLIMIT_NOFILE, &few), 0);
+	IS(poll(p, 300, 20), 0);
+	tell(e, 0);
+	IS(poll(p, 300, 20000), 300);
+	CHECK(p[0].revents == POLLIN && p[299].revents == POLLIN);
+	few.rlim_cur = 299;
+	IS(setrlimit(RLIMIT_NOFILE, &few), 0);
+	FAILS(poll(p, 300, 0), EINVAL);
+	IS(setrlimit(RLIMIT_NOFILE, &r), 0);
+	get(e, 10);
+	meet(e);
+}
+
+/* Programs with more descriptors than FD_SETSIZE bring their own, bigger sets. */
+static void select_big(struct end *e)
+{
+	unsigned long in[64] = { 0 };
+	struct timeval t = { 20, 0 };
+	int high;
+
+	if (e->server) {
+		put(e, 10);
+		meet(e);
+		return;
+	}
+	high = fcntl(e->fd, F_DUPFD_CLOEXEC, 2000);
+	if (high < 0)
+		skip("no descriptor above FD_SETSIZE");
+	in[high / 64] |= 1UL << high % 64;
+	IS(select(high + 1, (fd_set *)in, NULL, NULL, &t), 1);
+	CHECK(in[high / 64] == 1UL << high % 64);
+	CHECK(t.tv_sec >= 10);
+	get(e, 10);
+	t = (struct timeval){ 0, 1000 };
+	IS(select(high + 1, (fd_set *)in, NULL, NULL, &t), 0);
+	IS(in[high / 64], 0);
+	IS(close(high), 0);
+	meet(e);
+}
+
+/* pthread_cancel() of a sleeper leaves the set and the connection usable. */
+static void cancelled(struct end *e)
+{
+	uint64_t data;
+	pthread_t id;
+	void *result;
+
+	if (e->server) {
+		hear(e);
+		put(e, 10);
+		meet(e);
+		return;
+	}
+	shared_ep = epoll_create1(0);
+	IS(add(shared_ep, e->fd, EPOLLIN), 0);
+	for (int i = 0; i < 3; i++) {
+		IS(pthread_create(&id, NULL, wait_in_thread, &data), 0);
+		nap(20);
+		IS(pthread_cancel(id), 0);
+		IS(pthread_join(id, &result), 0);
+		CHECK(result == PTHREAD_CANCELED);
+	}
+	IS(reported(shared_ep, e->fd, 10), 0);
+	tell(e, 0);
+	IS(reported(shared_ep, e->fd, 10000), EPOLLIN);
+	get(e, 10);
+	IS(reported(shared_ep, e->fd, 0), 0);
+	meet(e);
+}
+
 const struct test tests_epoll[] = {
 	{ "epoll_errors", errors, NULL, 0, 0 },
 	{ "epoll_add_late", add_late, NULL, 0, 0 },
@@ -636,5 +786,10 @@ const struct test tests_epoll[] = {
 	{ "poll_foreign", foreign_poll, NULL, 0, 0 },
 	{ "poll_timeouts", timeouts, NULL, 0, 0 },
 	{ "epoll_listener_too", listener_too, NULL, 0, 0 },
+	{ "epoll_any_data", any_data, NULL, 0, 0 },
+	{ "epoll_out_for_another", out_for_another, NULL, 0, 0 },
+	{ "epoll_cancelled", cancelled, NULL, 0, 0 },
+	{ "poll_nofile_limit", poll_limit, NULL, 0, 0 },
+	{ "select_big_set", select_big, NULL, 0, 0 },
 	{ 0 },
 };
