@@ -48,6 +48,7 @@ struct set {
 	struct ours *o;
 	uint32_t n, no, rings, inner, hidden, bells;
 	int bells_ep; /* all bells in one descriptor, -1 */
+	int sliced; /* there was no room for bells at all */
 	void *mem;
 	size_t len;
 	int64_t ns; /* as asked, -1: for ever */
@@ -484,6 +485,7 @@ static int wait_in_slices(struct set *s, int64_t ns)
 	int64_t slice = SLICE_NS;
 	int r;
 
+	s->sliced = 1;
 	for (;;) {
 		now = ism_now_ns();
 		if (ns >= 0 && now + slice > until)
@@ -521,7 +523,7 @@ static int doze(struct set *s)
 		r = wait_armed(s, cut ? SAFETY_NS : ns);
 		n = look(s, &ready);
 		/* A second without an event, and then there is something: a lost wake-up. */
-		for (uint32_t i = 0; n && !r && cut && i < s->no; i++)
+		for (uint32_t i = 0; n && !r && cut && !s->sliced && i < s->no; i++)
 			if (s->o[i].ring && s->o[i].ready)
 				atomic_fetch_add(&s->o[i].c->slot->timeouts, 1);
 	} else {
