@@ -427,9 +427,12 @@ def test_hostile_memory(box):
         for dmb in ca.list().values():
             assert dmb["fill"] <= dmb["ring_size"] == 64 << 10, dmb
         ca.status()
-    ra.put(TX_OFF, struct.pack("=Q", (1 << 55) << 8))
-    rb.put(RX_OFF, struct.pack("=Q", 0))
-    assert 0 <= ca.list()[b.token]["fill"] <= 64 << 10
+    for prod, cons, fill in ((200000, 0, 64 << 10), (65537, 0, 64 << 10), (65536, 0, 64 << 10), (5, 6, 0),
+                             (1 << 55, 0, 0), (0, 1 << 63, 0), ((1 << 56) - 1, (1 << 64) - 3, 2)):
+        ra.put(TX_OFF, struct.pack("=Q", prod << 8))
+        rb.put(RX_OFF, struct.pack("=Q", cons))
+        got = ca.list()[b.token]["fill"]
+        assert got == fill, (prod, cons, got)
     # the other connections do not suffer
     c, _ = box.connection()
     box.keep(ca.attach(c))

@@ -61,7 +61,7 @@ int dmb_is_memfd(int fd)
 static void copy_stats(const struct ism_dmb *dmb, struct ism_dmb_stats *ret)
 {
 	const __u64 *from = (const __u64 *)ism_dmb_stats(dmb->addr);
-	__u64 to[sizeof(*ret) / sizeof(__u64)];
+	__u64 to[sizeof(*ret) / sizeof(__u64)] = {};
 
 	for (size_t i = 0; i < sizeof(to) / sizeof(to[0]); i++)
 		to[i] = load64(&from[i]);
