@@ -70,6 +70,12 @@ struct ism_dmb_static {
 #define ISM_RX_CLOSED (1ULL << 35) /* closed: nobody will read */
 #define ISM_RX_SEQ(w) ((__u32)(w))
 
+/*
+ * In @how: between arming and its last look it runs membarrier(2) over all registered processes, so a
+ * writer that is registered needs no fence between publishing and looking at want_data.
+ */
+#define ISM_RX_BARRIER 1
+
 /**
  * struct ism_dmb_tx - line A, what the partner says as a sender; one cache line
  * @prod: ISM_PROD(cursor, flags) of the ring in this DMB; at first ISM_PROD(0, ISM_PROD_TCP)
@@ -89,12 +95,13 @@ struct ism_dmb_tx {
  * @cons: its consumer cursor in the ring of *its own* DMB
  * @tcp: low half: TCP sequence number up to which its application has read; high half: ISM_RX_*
  * @want_data: nonzero while it sleeps for data, a new value for each sleep; 0: does not sleep
+ * @how: ISM_RX_BARRIER
  */
 struct ism_dmb_rx {
 	__u64 cons;
 	__u64 tcp;
 	__u32 want_data;
-	__u32 pad;
+	__u32 how;
 	__u8 reserved[40];
 };
 

@@ -360,6 +360,7 @@ void ism_daemon_tick(void)
 
 void ism_daemon_after_fork(void)
 {
+	ism_barrier_init();
 	if (d.fd)
 		ism_private_close(d.fd - 1);
 	d.fd = 0;

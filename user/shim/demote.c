@@ -66,7 +66,7 @@ static int freeze(struct conn *c)
 	ism_ring_rx_publish(&s->rx, c->peer);
 	s->rx_frozen = 1;
 	io_set_rx(c, (s->rx_ready ? ISM_RX_READY : 0) | ISM_RX_FROZEN);
-	atomic_thread_fence(memory_order_seq_cst);
+	ism_barrier();
 	if (ism_ring_rx_poll(&s->rx, c->own) > 0 || s->rx.tail != s->rx.head)
 		rc = wait_for_resend(c);
 	else
@@ -74,7 +74,7 @@ static int freeze(struct conn *c)
 	if (rc) {
 		/* not answered: go on as before; a partner that answers later still does it right */
 		io_set_rx(c, s->rx_ready ? ISM_RX_READY : 0);
-		atomic_thread_fence(memory_order_seq_cst);
+		ism_barrier();
 		if (ism_ring_word(c->own) & ISM_PROD_TCP) {
 			io_set_rx(c, (s->rx_ready ? ISM_RX_READY : 0) | ISM_RX_FROZEN);
 			return 0;

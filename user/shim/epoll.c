@@ -149,7 +149,7 @@ void ep_kick(struct ism_ep_item *it)
 	if (!atomic_load(&it->ep->sleepers))
 		return;
 	arm(it);
-	atomic_thread_fence(memory_order_seq_cst);
+	ism_sleep_fence();
 	if (!nothing_due(it))
 		real.write(it->c->own_bell, &one, sizeof(one));
 	errno = saved;
@@ -162,7 +162,7 @@ static void cool(struct ism_ep_item *it)
 	if (it->ep->mute)
 		return;
 	arm(it);
-	atomic_thread_fence(memory_order_seq_cst);
+	ism_sleep_fence();
 	if (nothing_due(it))
 		ep_link_del(&it->hot);
 }
@@ -657,7 +657,7 @@ static int doze(struct wait *w)
 
 	ism_lock_drop(&ep->lock);
 	ep_arm_all(ep, 0);
-	atomic_thread_fence(memory_order_seq_cst);
+	ism_sleep_fence();
 	while (ism_lock_take(&ep->lock))
 		ism_pause();
 	if (still_nothing(ep)) {
@@ -686,7 +686,7 @@ static void pass_on(struct ism_ep *ep)
 
 	for (l = ep->hot.next; l != &ep->hot; l = l->next)
 		arm(ep_of(l, hot));
-	atomic_thread_fence(memory_order_seq_cst);
+	ism_sleep_fence();
 	for (l = ep->hot.next; l != &ep->hot; l = l->next) {
 		struct ism_ep_item *it = ep_of(l, hot);
 

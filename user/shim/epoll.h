@@ -143,13 +143,11 @@ struct ism_ep {
 	struct ism_ep *next_free, *next_all;
 };
 
-/* What tcp_poll() would say of the rings: its aliases, too, and the end also while bytes are unread. */
+/* What tcp_poll() would say of the rings: its aliases, too. */
 static inline uint32_t ep_conn_ready(struct conn *c)
 {
 	uint32_t r = conn_ready(c);
 
-	if (unlikely(ism_ring_word(c->own) & ISM_PROD_FIN) && !c->slot->rx_frozen)
-		r |= POLLIN | POLLRDHUP;
 	return r | (r & POLLIN ? EPOLLRDNORM : 0) | (r & POLLOUT ? EPOLLWRNORM : 0);
 }
 

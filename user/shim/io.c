@@ -13,8 +13,10 @@
 #include <sys/ioctl.h>
 #include <ismredir/sockctl.h>
 
-/* A writer on the ring looks at the TCP connection once in so many sends: has the partner died? */
-#define LOOK_AT_TCP 64
+/* A writer on the ring looks at the clock once in so many sends, and at TCP once in so long: has the
+ * partner died? */
+#define LOOK_AT_CLOCK  32
+#define LOOK_AT_TCP_NS 1000000
 /* And a reader that polls with MSG_DONTWAIT once in so many empty reads. */
 #define LOOK_WHEN_EMPTY 64
 /* How long a stream is held back for its reader to empty TCP, and after how long it is tried again. */
@@ -394,6 +396,11 @@ static void tell_epoll(struct conn *c)
 {
 	uint32_t out = conn_out_is_ring(c);
 
+	if (unlikely(c->tick)) {
+		/* not under tx_lock: an answer of the daemon may lead to epoll's locks */
+		c->tick = 0;
+		ism_daemon_tick();
+	}
 	if (likely(c->ep_told == out))
 		return;
 	c->ep_told = out;
@@ -718,6 +725,23 @@ static ssize_t ring_put(struct conn *c, int fd, struct cursor *k)
 	return done;
 }
 
+/* Now and then: are the partner, the load and the daemon still there? tx_lock held. */
+static void look_around(struct conn *c, int fd)
+{
+	struct ism_slot *s = c->slot;
+	uint64_t now = ism_ticks();
+
+	s->sends_unchecked = 0;
+	if (!atomic_load(&s->tcp_hint) && now - s->tcp_looked < ism_to_ticks(LOOK_AT_TCP_NS))
+		return;
+	s->tcp_looked = now;
+	if (partner_died(c, fd))
+		io_tx_forever(c, ISM_R_PEER_GONE);
+	else if (ism_host()->word != ISM_WORD_ON)
+		io_tx_forever(c, ISM_R_DRAIN);
+	c->tick = 1;
+}
+
 /* Which way now? 1 ring, 0 TCP. tx_lock held. */
 static int tx_route(struct conn *c, int fd)
 {
@@ -730,14 +754,8 @@ static int tx_route(struct conn *c, int fd)
 		io_serve(c, fd);
 	else if (unlikely(atomic_load(&s->tx_state) == ISM_TX_TCP))
 		ism_host()->word == ISM_WORD_ON ? try_ring(c, fd, w) : 0;
-	else if (unlikely(++s->sends_unchecked >= LOOK_AT_TCP || atomic_load(&s->tcp_hint))) {
-		s->sends_unchecked = 0;
-		if (partner_died(c, fd))
-			io_tx_forever(c, ISM_R_PEER_GONE);
-		else if (ism_host()->word != ISM_WORD_ON)
-			io_tx_forever(c, ISM_R_DRAIN);
-		ism_daemon_tick();
-	}
+	else if (unlikely(++s->sends_unchecked >= LOOK_AT_CLOCK || atomic_load(&s->tcp_hint)))
+		look_around(c, fd);
 	return atomic_load(&s->tx_state) == ISM_TX_RING && !(atomic_load(&s->shut) & 2);
 }
 
@@ -943,13 +961,13 @@ unsigned int conn_ready(struct conn *c)
 	if (!s->rx_frozen) {
 		if ((w ^ s->rx.word) & ISM_PROD_REWIND || w >> ISM_PROD_SHIFT != s->rx.head)
 			r |= POLLIN;
-		else if (w & ISM_PROD_FIN)
+		if (w & ISM_PROD_FIN) /* with bytes unread, too: tcp_poll() */
 			r |= POLLIN | POLLRDHUP;
 	}
 	if (s->rx_eof || s->rx_err || atomic_load(&s->shut) & 1)
 		r |= POLLIN;
 	if (r & POLLIN && !(r & POLLRDHUP) && atomic_load(&s->rcvlowat) > 1 && !s->rx_eof &&
-	    !(w & ISM_PROD_FIN) && (w >> ISM_PROD_SHIFT) - s->rx.head < atomic_load(&s->rcvlowat))
+	    (w >> ISM_PROD_SHIFT) - s->rx.head < atomic_load(&s->rcvlowat))
 		r &= ~POLLIN;
 	if (atomic_load(&s->tx_state) == ISM_TX_RING &&
 	    (have_space(c) || atomic_load(&s->shut) & 2))

@@ -379,7 +379,7 @@ static void arm_all(struct set *s)
 		else if (o->ep)
 			ep_arm_all(o->ep, 0);
 	}
-	atomic_thread_fence(memory_order_seq_cst);
+	ism_sleep_fence();
 }
 
 /*
@@ -404,12 +404,12 @@ static void disarm(struct ours *o)
 		atomic_fetch_sub(&slot->tx_waiters, 1);
 	conn_disarm(c, o->armed);
 	o->armed = 0;
-	atomic_thread_fence(memory_order_seq_cst);
+	ism_sleep_fence();
 	if (atomic_load(&slot->rx_waiters))
 		conn_arm(c, ISM_WANT_DATA);
 	if (atomic_load(&slot->tx_waiters))
 		conn_arm(c, ISM_WANT_SPACE);
-	atomic_thread_fence(memory_order_seq_cst);
+	ism_sleep_fence();
 	n = 1;
 	if ((atomic_load(&slot->rx_waiters) && io_may_have(c, ISM_WANT_DATA)) ||
 	    (atomic_load(&slot->tx_waiters) && io_may_have(c, ISM_WANT_SPACE)))

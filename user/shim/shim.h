@@ -131,7 +131,8 @@ struct ism_slot {
 	_Atomic uint32_t tx_waiters;
 	uint64_t tx_bytes, tx_msgs, tcp_tx_bytes, switches;
 	uint32_t tx_budget;
-	uint32_t sends_unchecked; /* since the TCP connection was last looked at */
+	uint32_t sends_unchecked; /* since the clock was last looked at */
+	uint64_t tcp_looked; /* ticks: when the TCP connection was last looked at */
 	uint64_t drain_at, drain_wait; /* when a stream may be held back again; ns */
 
 	_Atomic uint64_t spins, sleeps, doorbells, timeouts;
@@ -172,6 +173,7 @@ struct conn {
 		peer_fd; /* the DMBs' memfds, kept for a restart of ismredird; -1 when fds are scarce */
 	_Atomic int fd_hint; /* a descriptor that referred to it last; see conn_any_fd() */
 	_Atomic uint32_t asked; /* this process has asked ismredird and has no answer yet */
+	uint32_t tick; /* ism_daemon_tick() is due */
 	uint32_t ep_told; /* epoll was told that the ring decides about EPOLLOUT */
 	struct ism_ep_item *items;
 	struct conn *next_free;
@@ -283,8 +285,18 @@ void ism_lock_drop(struct ism_lock *l);
 
 /* conn.c */
 
-/** ism_caps_mark() - tell BPF what @fd can do; 0, or -ENOPROTOOPT where nothing is loaded */
+/* What BPF was told is told again when it was longer ago: ismredir may have been loaded since. */
+#define ISM_REMARK_MS 64
+
+/** ism_caps_mark() - tell BPF what the listener @fd can do; 0, or -ENOPROTOOPT where nothing is loaded */
 int ism_caps_mark(int fd);
+/** ism_caps_process() - the same for all that this process connects, by @fd, and at most now and then */
+int ism_caps_process(int fd);
+/** ism_caps_never() - but not @fd, about to be connected */
+void ism_caps_never(int fd);
+void ism_caps_after_fork(void);
+/** ism_coarse_ms() - CLOCK_MONOTONIC, a tick old */
+uint64_t ism_coarse_ms(void);
 /** conn_start() - a descriptor was connected or accepted and is marked: make it a candidate */
 void conn_start(int fd, int nonblock);
 /** conn_dup() - @newfd now refers to what @oldfd does (any kind but none) */
@@ -414,13 +426,21 @@ uint64_t conn_word(const struct conn *c, int want);
 /**
  * conn_arm() - ask the partner to ring own_bell when there is data or space
  *
- * After arming all connections of interest: atomic_thread_fence(seq_cst), look at conn_ready() once
+ * After arming all connections of interest: ism_sleep_fence(), look at conn_ready() once
  * more, and only then sleep on own_bell and the TCP socket. Arming again while nothing has happened
  * since is free. One armed value, one ring at most. Whoever sees own_bell reported must call
  * conn_heard_bell().
  */
 void conn_arm(struct conn *c, int want);
 void conn_disarm(struct conn *c, int want);
+/** ism_barrier() - a full fence here and in every process that writes into rings without one */
+void ism_barrier(void);
+/** ism_sleep_fence() - between arming and the last look: a fence here and, as it were, in the writers */
+void ism_sleep_fence(void);
+/** ism_barrier_init() - register this process for that; also in the child of fork() */
+void ism_barrier_init(void);
+/** ism_barrier_works() - for ISM_RX_BARRIER */
+int ism_barrier_works(void);
 /** conn_heard_bell() - own_bell was reported: what was armed is used up, whatever the words say */
 void conn_heard_bell(struct conn *c);
 /** conn_ring() - the partner sleeps for what we have just published? then wake it. Fence inside. */

@@ -6,6 +6,8 @@
 #include "shim.h"
 #include <sched.h>
 #include <string.h>
+#include <linux/membarrier.h>
+#include <sys/syscall.h>
 
 /* Spinning: bounds in ns, and how often to look at the clock. */
 #define SPIN_DEFAULT  50000
@@ -194,6 +196,56 @@ int conn_partner_cpu(const struct conn *c)
 	return __atomic_load_n(&ism_dmb_tx(c->own)->cpu, __ATOMIC_RELAXED);
 }
 
+/* ---------------------------------------------------------------- fences */
+
+/*
+ * A full fence behind each publication waits until the partner's CPU has given up the cache line: half of
+ * the time of a small message. Sleeping is rare and dear anyway. So the sleeper has the fence executed
+ * on the writers' CPUs, by an interrupt, and the writers only keep their compiler from reordering. Both
+ * have to be registered; a writer knows by ISM_RX_BARRIER that its reader does its part.
+ */
+static uint32_t registered;
+static __thread uint32_t armed_anew;
+
+__attribute__((constructor(104))) void ism_barrier_init(void)
+{
+	/* while there is one thread only this is cheap: sync_runqueues_membarrier_state() */
+	registered =
+		real.syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0) == 0;
+}
+
+int ism_barrier_works(void)
+{
+	return registered;
+}
+
+void ism_barrier(void)
+{
+	atomic_thread_fence(memory_order_seq_cst);
+	if (registered)
+		real.syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0);
+}
+
+/* What was armed before, and found nobody writing, had its barrier then. */
+void ism_sleep_fence(void)
+{
+	if (!armed_anew) {
+		atomic_thread_fence(memory_order_seq_cst);
+		return;
+	}
+	armed_anew = 0;
+	ism_barrier();
+}
+
+static void publish_fence(const struct conn *c)
+{
+	if (registered &&
+	    __atomic_load_n(&ism_dmb_rx(c->own)->how, __ATOMIC_RELAXED) & ISM_RX_BARRIER)
+		atomic_signal_fence(memory_order_seq_cst);
+	else
+		atomic_thread_fence(memory_order_seq_cst);
+}
+
 /* ---------------------------------------------------------------- doorbells */
 
 static uint32_t next_want(struct ism_slot *s)
@@ -230,6 +282,7 @@ static void arm(_Atomic uint32_t *mine, _Atomic uint64_t *armed, uint32_t *their
 	atomic_store(armed, word);
 	atomic_store(mine, v);
 	__atomic_store_n(theirs, v, __ATOMIC_RELEASE);
+	armed_anew = 1;
 }
 
 void conn_arm(struct conn *c, int want)
@@ -250,18 +303,43 @@ void conn_heard_bell(struct conn *c)
 	atomic_store(&c->slot->armed_cons, NOT_ARMED);
 }
 
+static void wake_own(struct conn *c)
+{
+	static const uint64_t one = 1;
+
+	real.write(c->own_bell, &one, sizeof(one));
+}
+
+/*
+ * Others that sleep on this connection count on the value. One may begin to while we look, so look again
+ * when it is gone, and arm for him: he armed before, or looks after.
+ */
+static int disarm(_Atomic uint32_t *mine, uint32_t *theirs, _Atomic uint32_t *waiters)
+{
+	if (!atomic_load(mine) || atomic_load(waiters))
+		return 0;
+	atomic_store(mine, 0);
+	__atomic_store_n(theirs, 0, __ATOMIC_RELEASE);
+	atomic_thread_fence(memory_order_seq_cst);
+	return atomic_load(waiters) != 0;
+}
+
 void conn_disarm(struct conn *c, int want)
 {
 	struct ism_slot *s = c->slot;
+	int again = 0;
 
-	/* Other sleepers on this connection still count on the value. */
-	if (want & ISM_WANT_DATA && atomic_load(&s->want_data) && !atomic_load(&s->rx_waiters)) {
-		atomic_store(&s->want_data, 0);
-		__atomic_store_n(&ism_dmb_rx(c->peer)->want_data, 0, __ATOMIC_RELEASE);
-	}
-	if (want & ISM_WANT_SPACE && atomic_load(&s->want_space) && !atomic_load(&s->tx_waiters)) {
-		atomic_store(&s->want_space, 0);
-		__atomic_store_n(&ism_dmb_tx(c->peer)->want_space, 0, __ATOMIC_RELEASE);
+	if (want & ISM_WANT_DATA &&
+	    disarm(&s->want_data, &ism_dmb_rx(c->peer)->want_data, &s->rx_waiters))
+		again |= ISM_WANT_DATA;
+	if (want & ISM_WANT_SPACE &&
+	    disarm(&s->want_space, &ism_dmb_tx(c->peer)->want_space, &s->tx_waiters))
+		again |= ISM_WANT_SPACE;
+	if (unlikely(again)) {
+		conn_arm(c, again);
+		ism_sleep_fence();
+		if (io_may_have(c, again))
+			wake_own(c);
 	}
 }
 
@@ -284,7 +362,10 @@ void conn_ring(struct conn *c, int what)
 	struct ism_slot *s = c->slot;
 	uint32_t v;
 
-	atomic_thread_fence(memory_order_seq_cst);
+	if (what & ISM_WANT_SPACE)
+		atomic_thread_fence(memory_order_seq_cst);
+	else
+		publish_fence(c);
 	if (what & ISM_WANT_DATA) {
 		v = __atomic_load_n(&ism_dmb_rx(c->own)->want_data, __ATOMIC_RELAXED);
 		if (v && v != s->rung_data) {
@@ -300,13 +381,6 @@ void conn_ring(struct conn *c, int what)
 }
 
 /* ---------------------------------------------------------------- sleeping */
-
-static void wake_own(struct conn *c)
-{
-	static const uint64_t one = 1;
-
-	real.write(c->own_bell, &one, sizeof(one));
-}
 
 /*
  * The bell is one for both directions and all tasks of this end. Who drains it may take a ring that was
@@ -326,7 +400,7 @@ static void drain_bell(struct conn *c)
 		conn_arm(c, ISM_WANT_DATA);
 	if (atomic_load(&s->tx_waiters))
 		conn_arm(c, ISM_WANT_SPACE);
-	atomic_thread_fence(memory_order_seq_cst);
+	ism_sleep_fence();
 	if ((atomic_load(&s->rx_waiters) && io_may_have(c, ISM_WANT_DATA)) ||
 	    (atomic_load(&s->tx_waiters) && io_may_have(c, ISM_WANT_SPACE)))
 		wake_own(c);
@@ -371,7 +445,7 @@ static int sleep_armed(struct conn *c, int fd, int want, uint64_t deadline, uint
 
 	for (;;) {
 		conn_arm(c, want);
-		atomic_thread_fence(memory_order_seq_cst);
+		ism_sleep_fence();
 		if (io_may_have(c, want))
 			return 0;
 		now = ism_now_ns();
@@ -384,8 +458,7 @@ static int sleep_armed(struct conn *c, int fd, int want, uint64_t deadline, uint
 		if (rc > 0)
 			return 0;
 		/* recv() is restarted after handlers with SA_RESTART, unless a timeout is set: signal(7) */
-		if (rc == -EINTR &&
-		    (deadline || want & ISM_WANT_PARTIAL || ism_interrupts != intr))
+		if (rc == -EINTR && (deadline || want & ISM_WANT_PARTIAL || ism_interrupts != intr))
 			return -EINTR;
 		if (rc < 0 && rc != -EINTR)
 			return rc;
