@@ -14,18 +14,37 @@ enum { FORK, VFORK, SPAWN, BARE };
 
 static void run_cat(int fd)
 {
-	if (dup2(fd, 0) < 0 || dup2(fd, 1) < 0)
+	if (dup2(fd, 0) < 0 || dup2(fd, 1) < 0) {
+		if (errno != EAGAIN || !rings_expected())
+			perror("dup2");
 		_exit(126);
+	}
 	execl("/bin/cat", "cat", "-", NULL);
 	_exit(127);
 }
 
-static pid_t cat_on(int fd, int how)
+static pid_t spawn_cat(int fd, char **env)
 {
-	char *argv[] = { "cat", NULL }, *none[] = { NULL };
 	posix_spawn_file_actions_t a;
+	char *argv[] = { "cat", NULL };
 	pid_t pid = -1;
 
+	posix_spawn_file_actions_init(&a);
+	IS(posix_spawn_file_actions_adddup2(&a, fd, 0), 0);
+	IS(posix_spawn_file_actions_adddup2(&a, fd, 1), 0);
+	IS(posix_spawn(&pid, "/bin/cat", &a, NULL, argv, env), 0);
+	posix_spawn_file_actions_destroy(&a);
+	return pid;
+}
+
+/* Returns when it runs: the write end of the pipe is gone then. */
+static pid_t cat_on(int fd, int how)
+{
+	char *none[] = { NULL };
+	int started[2];
+	pid_t pid = -1;
+
+	IS(pipe2(started, O_CLOEXEC), 0);
 	switch (how) {
 	case FORK:
 		pid = fork();
@@ -38,15 +57,16 @@ static pid_t cat_on(int fd, int how)
 			run_cat(fd);
 		break;
 	case SPAWN:
+		pid = spawn_cat(fd, environ);
+		break;
 	case BARE: /* without the environment: nothing is preloaded there */
-		posix_spawn_file_actions_init(&a);
-		posix_spawn_file_actions_adddup2(&a, fd, 0);
-		posix_spawn_file_actions_adddup2(&a, fd, 1);
-		IS(posix_spawn(&pid, "/bin/cat", &a, NULL, argv, how == BARE ? none : environ), 0);
-		posix_spawn_file_actions_destroy(&a);
+		pid = spawn_cat(fd, none);
 		break;
 	}
 	CHECK(pid > 0);
+	close(started[1]);
+	IS(read(started[0], &(char){ 0 }, 1), 0);
+	close(started[0]);
 	return pid;
 }
 

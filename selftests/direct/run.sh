@@ -6,8 +6,9 @@
 #
 #   run.sh [-m MODE]... [-v] [CASE|PREFIX*...]
 #
-# MODE: native, both, client, server, fortify-native, fortify-both; all of them when none is named. fortify: the same
-# cases built with _FORTIFY_SOURCE=3. ISMREDIR_TEST_POSIX: another program instead of them.
+# MODE: native, both, client, server, small-both, fortify-native, fortify-both; all of them when none is
+# named. small: rings of 64 KiB; fortify: the same cases built with _FORTIFY_SOURCE=3.
+# ISMREDIR_TEST_POSIX: another program instead of them.
 
 set -u
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -35,10 +36,11 @@ daemon_ready()
 	[ -S "$ISMREDIR_SOCK" ] && ism dmbs >/dev/null 2>&1
 }
 
-# prepare_rings [ARGS...] - ismredird and a load of the box
+# prepare_rings SIZE [ARGS...] - ismredird with rings of that size, and a load of the box
 prepare_rings()
 {
-	spawn ismredird "$B/ismredird" --socket "$ISMREDIR_SOCK" --pool 4
+	spawn ismredird "$B/ismredird" --socket "$ISMREDIR_SOCK" --pool 4 --ring-size "$1"
+	shift
 	DAEMON_PID=$PID
 	within 10 daemon_ready || return 1
 	ism load --cgroup "$CG" --skip-tests "$@" >"$DIR/load.log" 2>&1
@@ -80,9 +82,11 @@ judge()
 run_mode()
 {
 	local mode=$1 log=$TOP/$1.log status=0 program=$B/direct/posix by="$ISMREDIR run --" args=() load=()
+	local size=1M
 
 	echo "--- $mode"
 	[[ $mode != fortify-* ]] || program=$B/direct/posix-fortify
+	[[ $mode != small-* ]] || size=64k
 	program=${ISMREDIR_TEST_POSIX:-$program}
 	export ISMREDIR_PIN_DIR=$TOP/bpf/$mode ISMREDIR_SOCK=$TOP/$mode.sock
 	mkdir "$TOP/$mode" && chmod 755 "$TOP/$mode"
@@ -92,12 +96,12 @@ run_mode()
 	client) args=(-C "$by") load=(--plane direct) ;;
 	server) args=(-S "$by") load=(--plane direct) ;;
 	esac
-	if [[ $mode != *native ]] && ! prepare_rings "${load[@]}"; then
+	if [[ $mode != *native ]] && ! prepare_rings $size "${load[@]}"; then
 		fail "$mode: no rings: $(tail -n 3 "$DIR"/*.log)"
 		mode_close
 		return
 	fi
-	(enter timeout -k 5 1500 "$program" -m "${mode#fortify-}" "${args[@]}" "${MORE[@]}" "${CASES[@]}") \
+	(enter timeout -k 5 1500 "$program" -m "${mode#*-}" "${args[@]}" "${MORE[@]}" "${CASES[@]}") \
 		</dev/null 2>&1 | tee "$log"
 	status=${PIPESTATUS[0]}
 	add_part "$mode" "$status" "$log"
@@ -138,7 +142,7 @@ while getopts m:vh opt; do
 done
 shift $((OPTIND - 1))
 CASES=("$@")
-[ ${#MODES[@]} -gt 0 ] || MODES=(native both client server fortify-native fortify-both)
+[ ${#MODES[@]} -gt 0 ] || MODES=(native both client server small-both fortify-native fortify-both)
 prepare
 for mode in "${MODES[@]}"; do
 	run_mode "$mode"
