@@ -7,7 +7,6 @@
  * io_uring: the connections in question go back to TCP first.
  */
 #include "shim.h"
-#include <alloca.h>
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -169,7 +168,7 @@ __attribute__((destructor(101))) static void at_exit(void)
 /* Registered first, so the last that quick_exit() calls. */
 __attribute__((constructor(103))) static void register_quick_exit(void)
 {
-	at_quick_exit(leave_process);
+	(void)at_quick_exit(leave_process);
 }
 
 ISM_EXPORT void _exit(int status)
@@ -259,50 +258,59 @@ ISM_EXPORT int fexecve(int fd, char *const argv[], char *const envp[])
 	return EXEC(real.fexecve(fd, argv, envp));
 }
 
-/* The arguments up to NULL as an array on the stack, which malloc() in a child of fork() is not. */
-#define ARGS(first, ap, argv)                                                                      \
-	do {                                                                                       \
-		va_list count;                                                                     \
-		size_t n = 1;                                                                      \
-		va_copy(count, ap);                                                                \
-		while (va_arg(count, char *))                                                      \
-			n++;                                                                       \
-		va_end(count);                                                                     \
-		argv = alloca((n + 1) * sizeof(char *));                                           \
-		argv[0] = (char *)first;                                                           \
-		for (size_t i = 1; i <= n; i++)                                                    \
-			argv[i] = va_arg(ap, char *);                                              \
-	} while (0)
+/* Arguments from the second to the NULL, and that. */
+static size_t count_args(va_list ap)
+{
+	size_t n = 1;
+	va_list count;
+
+	va_copy(count, ap);
+	while (va_arg(count, char *))
+		n++;
+	va_end(count);
+	return n;
+}
+
+static void take_args(char **argv, const char *first, size_t n, va_list *ap)
+{
+	argv[0] = (char *)first;
+	for (size_t i = 1; i <= n; i++)
+		argv[i] = va_arg(*ap, char *);
+}
+
+/* As an array on the stack, because malloc() in a child of fork() may wait for ever. */
+#define EXEC_LIST(first, ap, argv)                                                                 \
+	size_t n_##argv = count_args(ap);                                                          \
+	char *argv[n_##argv + 1];                                                                  \
+	take_args(argv, first, n_##argv, &(ap))
 
 ISM_EXPORT int execl(const char *path, const char *arg, ...)
 {
-	char **argv;
 	va_list ap;
 
 	va_start(ap, arg);
-	ARGS(arg, ap, argv);
+	EXEC_LIST(arg, ap, argv);
 	va_end(ap);
 	return execv(path, argv);
 }
 
 ISM_EXPORT int execlp(const char *file, const char *arg, ...)
 {
-	char **argv;
 	va_list ap;
 
 	va_start(ap, arg);
-	ARGS(arg, ap, argv);
+	EXEC_LIST(arg, ap, argv);
 	va_end(ap);
 	return execvp(file, argv);
 }
 
 ISM_EXPORT int execle(const char *path, const char *arg, ...)
 {
-	char **argv, **envp;
+	char **envp;
 	va_list ap;
 
 	va_start(ap, arg);
-	ARGS(arg, ap, argv);
+	EXEC_LIST(arg, ap, argv);
 	envp = va_arg(ap, char **);
 	va_end(ap);
 	return execve(path, argv, envp);
@@ -497,7 +505,7 @@ static int is_interrupting(const struct sigaction *a)
 /* sa_handler and sa_sigaction are one place: the kernel has one pointer. */
 ISM_EXPORT int sigaction(int sig, const struct sigaction *act, struct sigaction *old)
 {
-	struct sigaction ours, was;
+	struct sigaction ours, was = { 0 };
 	handler_fn before;
 	int rc, wrap;
 
