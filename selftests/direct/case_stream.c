@@ -319,6 +319,36 @@ static void writer_waits(struct end *e)
 	chat(e);
 }
 
+/*
+ * Both write before they read: TCP holds what they write, some megabytes each way, and programs count on
+ * that. By a request of that size and an answer before its end, too.
+ */
+static void both_write_first(struct end *e)
+{
+	for (int i = 0; i < 3; i++) {
+		put(e, 1500000);
+		get(e, 1500000);
+		chat(e);
+	}
+}
+
+static void echo_of_much(struct end *e)
+{
+	ssize_t n;
+
+	if (!e->server) {
+		put(e, 4000000);
+		IS(shutdown(e->fd, SHUT_WR), 0);
+		get_all(e);
+		IS(e->rx.n, 4000000);
+		return;
+	}
+	while ((n = get1(e, 30000, 0)) > 0)
+		put(e, n);
+	IS(n, 0);
+	conn_close(e);
+}
+
 const struct test tests_stream[] = {
 	{ "stream_blocking_small", stream, NULL, 0, WAY(BLOCKING, BLOCKING, SMALL) },
 	{ "stream_blocking_mixed", stream, NULL, 0, WAY(BLOCKING, BLOCKING, MIXED) },
@@ -352,5 +382,7 @@ const struct test tests_stream[] = {
 	{ "in_turn", in_turn, NULL, 0, 0 },
 	{ "small_buffers", small_buffers, NULL, 0, 0 },
 	{ "writer_waits", writer_waits, NULL, 0, 0 },
+	{ "both_write_first", both_write_first, NULL, 0, 0 },
+	{ "echo_of_much", echo_of_much, NULL, 0, 0 },
 	{ 0 },
 };

@@ -70,6 +70,7 @@ judge()
 
 	read -r bytes msgs timeouts attaches < <(ism -j status |
 		jq -r '.daemon | "\(.ring_bytes) \(.ring_msgs) \(.timeouts) \(.attaches)"')
+	[ "$failed" = 0 ] || echo "      reasons: $(ism -j status | jq -c '.reasons | with_entries(select(.value > 0))')"
 	echo "      $((bytes >> 20)) MB in $msgs messages on rings, $attaches attaches, $timeouts lost wake-ups"
 	[ "$timeouts" = 0 ] || fail "$1: $timeouts sleeps were ended by the safety timeout only"
 	case $1 in

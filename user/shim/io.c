@@ -25,6 +25,8 @@
 #define DRAIN_STALL_NS	   300000
 #define DRAIN_AGAIN_NS	   5000000
 #define DRAIN_AGAIN_MAX_NS 1000000000
+/* A writer that has blocked so long before a full ring goes on by TCP, which holds some megabytes more. */
+#define OVERFLOW_NS 50000000
 
 /* ---------------------------------------------------------------- pieces of an iovec */
 
@@ -616,7 +618,8 @@ static int try_ring(struct conn *c, int fd, uint64_t w)
 		s->tx_seq = info.write_seq;
 		s->tx_known = 1;
 	}
-	if (ISM_RX_SEQ(w) != s->tx_seq)
+	if (ISM_RX_SEQ(w) != s->tx_seq ||
+	    ism_ring_tx_room(&s->tx, c->own, s->tx.size) < (ssize_t)s->tx.size / 4)
 		return 0;
 	s->tx.flags &= ~ISM_PROD_TCP;
 	ism_ring_tx_publish(&s->tx, c->peer);
@@ -779,6 +782,42 @@ static ssize_t tx_put(struct conn *c, int fd, struct cursor *k, int flags)
 	return n;
 }
 
+/*
+ * Nobody takes anything out of the ring. Perhaps its reader blocks in a send of its own, to us: programs
+ * count on what TCP holds for them, which is more than a ring.
+ */
+static int overflow(struct conn *c)
+{
+	struct ism_slot *s = c->slot;
+
+	if (ism_lock_take(&s->tx_lock))
+		return 0;
+	if (atomic_load(&s->tx_state) == ISM_TX_RING && !have_space(c)) {
+		s->tx.flags |= ISM_PROD_TCP;
+		ism_ring_tx_publish(&s->tx, c->peer);
+		atomic_store(&s->tx_state, ISM_TX_TCP);
+		s->tx_reason = ISM_R_BUDGET;
+		s->switches++;
+		io_stats_tx(c);
+		conn_ring(c, ISM_WANT_DATA);
+	}
+	ism_lock_drop(&s->tx_lock);
+	return 0;
+}
+
+static int wait_for_space(struct conn *c, int fd, uint64_t deadline, int partial)
+{
+	uint64_t end = ism_now_ns() + OVERFLOW_NS;
+	int rc;
+
+	if (deadline && deadline <= end)
+		return conn_wait(c, fd, ISM_WANT_SPACE | partial, deadline);
+	if (!deadline)
+		partial |= ISM_WANT_OURS;
+	rc = conn_wait(c, fd, ISM_WANT_SPACE | partial, end);
+	return rc == -EAGAIN ? overflow(c) : rc;
+}
+
 static int tx_wait(struct conn *c, int fd, int flags, uint64_t *deadline, int partial)
 {
 	struct ism_slot *s = c->slot;
@@ -791,7 +830,7 @@ static int tx_wait(struct conn *c, int fd, int flags, uint64_t *deadline, int pa
 	if (!*deadline)
 		*deadline = deadline_of(atomic_load(&s->sndtimeo));
 	if (atomic_load(&s->tx_state) == ISM_TX_RING)
-		return conn_wait(c, fd, ISM_WANT_SPACE | partial, *deadline);
+		return wait_for_space(c, fd, *deadline, partial);
 	return io_wait_tcp_out(fd, *deadline);
 }
 

@@ -418,6 +418,8 @@ enum {
 	ISM_WANT_SPACE = 2,
 	/* for conn_wait(): something was moved already, so a handler with SA_RESTART ends the wait, too */
 	ISM_WANT_PARTIAL = 4,
+	/* for conn_wait(): the deadline is ours and none of the application's, as to restarting */
+	ISM_WANT_OURS = 8,
 };
 
 /** conn_word() - changes when conn_ready() may have changed for the better: cheap, for spinning */

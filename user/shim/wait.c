@@ -458,7 +458,8 @@ static int sleep_armed(struct conn *c, int fd, int want, uint64_t deadline, uint
 		if (rc > 0)
 			return 0;
 		/* recv() is restarted after handlers with SA_RESTART, unless a timeout is set: signal(7) */
-		if (rc == -EINTR && (deadline || want & ISM_WANT_PARTIAL || ism_interrupts != intr))
+		if (rc == -EINTR && ((deadline && !(want & ISM_WANT_OURS)) ||
+				     want & ISM_WANT_PARTIAL || ism_interrupts != intr))
 			return -EINTR;
 		if (rc < 0 && rc != -EINTR)
 			return rc;
