@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+# shellcheck shell=bash disable=SC2034,SC2153 # DIR and PORT come from lib.sh and run.sh
+#
+# Programs under `ismredir run` while everything around them comes and goes: load and unload, ismredird,
+# and their own partner.
+
+# Both sides of what follows are under run, with rings from the first message on.
+under_run()
+{
+	CLIENT_BY=("${UNDER_RUN[@]}") SERVER_BY=("${UNDER_RUN[@]}")
+	export ISMREDIR_AFTER=1,1
+}
+
+# exchange NAME PORT SECONDS [STYLE STYLE] - a checked transfer that goes on meanwhile; its pids are in LEFT
+# and RIGHT
+exchange()
+{
+	rm -f "$DIR/$1"-left.log "$DIR/$1"-right.log
+	serve "$1-left" "$2" "$PYTHON" "$RINGS/transfer.py" listen "$2" "$3" "${4:-epoll}" ||
+		die "transfer.py does not start"
+	LEFT=$PID
+	start "$1-right" "$PYTHON" "$RINGS/transfer.py" connect "$2" "$3" "${5:-blocking}"
+	RIGHT=$PID
+	within 20 grep -q '^flows' "$DIR/$1-right.log" || die "$1 does not begin: $(cat "$DIR/$1"-*.log)"
+}
+
+# exchange_ends NAME - it must: to the last byte of both sides
+exchange_ends()
+{
+	within 45 exchanged "$DIR/$1-left.log" "$DIR/$1-right.log" || die "$1: $(tail -qn 1 "$DIR/$1"-*.log)"
+}
+
+# plain_exchange NAME - one from begin to end on TCP: nothing is said but what is checked
+plain_exchange()
+{
+	exchange "$1" $((PORT + 2)) 1 poll select
+	exchange_ends "$1"
+	quiet "$1"
+}
+
+# quiet NAME - neither program was made to say more than one line
+quiet()
+{
+	local log
+
+	for log in "$DIR/$1"-left.log "$DIR/$1"-right.log; do
+		[ "$(grep -c ismredir "$log")" -le 1 ] || die "$1: more than a warning: $(grep ismredir "$log" | head -n 3)"
+	done
+}
+
+# new_rings NAME PORT - a new connection has both ends on rings, and is right
+new_rings()
+{
+	exchange "$1" "$2" 2
+	within 10 on_rings "$2" || die "$1: a new connection gets no rings: $(ism conns port "$2")"
+	exchange_ends "$1"
+}
+
+# Load after the programs have started, unload under traffic, load again.
+app start-order lifecycle python3
+app_start-order()
+{
+	local echo
+
+	under_run
+	serve echo "$PORT" "$PYTHON" "$RINGS/peers.py" thread "$PORT" || die "peers.py does not start"
+	echo=$PID
+	exchange before $((PORT + 1)) 3
+	start_daemon
+	load --plane direct --port 7000-7009
+	inbox "$PYTHON" "$RINGS/peers.py" talk "$PORT" 4 1000000 || die "the echo differs"
+	[ "$(counter ring_bytes)" -gt 1000000 ] || die "a server from before load gets no rings: $(reasons)"
+	exchange_ends before
+	quiet before
+	exchange during $((PORT + 1)) 5
+	within 10 on_rings $((PORT + 1)) || die "no rings: $(ism conns)"
+	unload
+	! gone "$LEFT" || die "the transfer was over before unload"
+	inbox "$PYTHON" "$RINGS/peers.py" talk "$PORT" 4 1000000 || die "the echo differs after unload"
+	load --plane direct --port 7000-7009
+	new_rings again $((PORT + 3))
+	exchange_ends during
+	! gone "$echo" || die "the server is gone"
+	no_timeouts
+	stop_programs
+	unload
+	stop_daemon
+}
+
+no_timeouts()
+{
+	[ "$(counter timeouts)" = 0 ] || die "$(counter timeouts) lost wake-ups"
+	! crashed || die "$(crashed | head -n 1)"
+}
+
+# Load, but no ismredird; then one.
+app daemon-absent lifecycle python3
+app_daemon-absent()
+{
+	under_run
+	load --plane direct --port 7000-7009
+	plain_exchange without
+	serve echo "$PORT" "$PYTHON" "$RINGS/peers.py" fork "$PORT" || die "peers.py does not start"
+	inbox "$PYTHON" "$RINGS/peers.py" talk "$PORT" 4 1000000 || die "the echo differs"
+	start_daemon
+	new_rings with $((PORT + 1))
+	stop_programs
+	unload
+	stop_daemon
+}
+
+# ismredird is killed and restarted while bytes flow: they go on through the rings that are there.
+app daemon-killed lifecycle python3
+app_daemon-killed()
+{
+	under_run
+	start_daemon
+	load --plane direct --port 7000-7009
+	exchange live "$PORT" 8
+	within 10 on_rings "$PORT" || die "no rings: $(ism conns)"
+	kill -KILL "$DAEMON_PID"
+	within 5 gone "$DAEMON_PID" || die "ismredird does not die"
+	plain_exchange without
+	start_daemon
+	within 10 resumed || die "the new ismredird does not learn of the rings"
+	new_rings with $((PORT + 1))
+	exchange live2 $((PORT + 3)) 3
+	for _ in 1 2 3 4 5; do
+		kill -KILL "$DAEMON_PID"
+		within 5 gone "$DAEMON_PID" || die "ismredird does not die"
+		start_daemon
+		sleep "0.$((RANDOM % 4))"
+	done
+	exchange_ends live2
+	exchange_ends live
+	! crashed || die "$(crashed | head -n 1)"
+	stop_programs
+	unload
+	stop_daemon
+}
+
+resumed()
+{
+	[ "$(counter resumes)" -ge 2 ]
+}
+
+# ismredird stands still: nobody waits for it.
+app daemon-slow lifecycle python3 curl
+app_daemon-slow()
+{
+	under_run
+	start_daemon
+	load --plane direct --port 7000-7009
+	exchange live "$PORT" 3
+	kill -STOP "$DAEMON_PID"
+	plain_exchange meanwhile
+	exchange later $((PORT + 1)) 4
+	kill -CONT "$DAEMON_PID"
+	within 10 on_rings $((PORT + 1)) || die "an ismredird that woke up gives no rings: $(ism conns)"
+	exchange_ends later
+	exchange_ends live
+	stop_programs
+	unload
+	stop_daemon
+}
+
+# Its limits are reached: some have rings, the others TCP, all are right.
+app daemon-full lifecycle python3
+app_daemon-full()
+{
+	under_run
+	start_daemon --ring-size 256k --limit-total 2M --limit-uid 2M
+	load --plane direct --port 7000-7009
+	serve echo "$PORT" "$PYTHON" "$RINGS/peers.py" thread "$PORT" || die "peers.py does not start"
+	inbox "$PYTHON" "$RINGS/peers.py" talk "$PORT" 16 2000000 || die "the echo differs"
+	[ "$(counter ring_bytes)" -gt 0 ] || die "nobody got rings"
+	[ "$(counter refused)" -gt 0 ] || die "nobody was refused"
+	stop_programs
+	stop_daemon
+	start_daemon --max-clients 2
+	serve echo "$PORT" "$PYTHON" "$RINGS/peers.py" fork "$PORT" || die "peers.py does not start"
+	inbox "$PYTHON" "$RINGS/peers.py" talk "$PORT" 8 1000000 || die "the echo differs with two clients at most"
+	stop_programs
+	unload
+	stop_daemon
+}
+
+# One end is killed at a random moment: what the other one got is exact, and it sees the end.
+killed_once()
+{
+	local styles=(blocking select poll epoll) victim survivor log
+
+	rm -f "$DIR"/shot-*.log
+	exchange shot "$PORT" 60 "${styles[RANDOM % 4]}" "${styles[RANDOM % 4]}"
+	sleep "0.$((RANDOM % 300 + 1000))"
+	victim=$LEFT survivor=$RIGHT log=shot-right
+	[ $((RANDOM % 2)) = 0 ] || { victim=$RIGHT survivor=$LEFT log=shot-left; }
+	kill -KILL "$victim"
+	within 10 gone "$survivor" || die "killed ${log/shot-/not }: the survivor hangs: $(cat "$DIR/$log.log")"
+	grep -q '^exact .* end \(eof\|reset\)$' "$DIR/$log.log" ||
+		die "the survivor: $(tail -n 2 "$DIR/$log.log")"
+}
+
+app killed-partner lifecycle python3
+app_killed-partner()
+{
+	local n
+
+	under_run
+	start_daemon
+	load --plane direct --port 7000-7009
+	for n in $(seq "$ROUNDS"); do
+		killed_once
+		echo "$n rounds" >"$DIR/note"
+	done
+	[ "$(counter ring_bytes)" -gt $((ROUNDS * 100000)) ] || die "only $(counter ring_bytes) bytes through rings"
+	within 10 all_detached || die "ismredird keeps the rings of the dead: $(ism dmbs)"
+	no_timeouts
+	unload
+	stop_daemon
+}
+
+all_detached()
+{
+	[ "$(ism -j dmbs | jq '.dmbs | length')" = 0 ]
+}
+
+# redis under load is killed, and its clients; and killed with a child that has the connections, too.
+app killed-redis lifecycle redis-server redis-cli redis-benchmark
+app_killed-redis()
+{
+	local server
+
+	under_run
+	start_daemon
+	load --plane direct --port 7000-7009
+	start_redis "$PORT"
+	server=$PID
+	start bench redis-benchmark -p "$PORT" -q -n 10000000 -c 50 -d 1024 -t set
+	within 10 clients 50 || die "the benchmark does not connect"
+	sleep 0.5
+	kill -KILL "$PID"
+	within 10 clients 0 || die "the server does not see that its clients are dead"
+	redis_values "$PORT"
+	start victim redis-benchmark -p "$PORT" -q -n 10000000 -c 50 -d 1024 -t set
+	within 10 clients 50 || die "the benchmark does not connect again"
+	inbox redis-cli -p "$PORT" bgsave >/dev/null
+	kill -KILL "$server"
+	within 15 gone "$PID" || die "the benchmark does not see that its server is dead"
+	! wait "$PID" || die "the benchmark ends well without its server"
+	stop_programs
+	within 10 all_detached || die "ismredird keeps the rings of the dead: $(ism dmbs)"
+	unload
+	stop_daemon
+}
+
+# clients NUMBER - so many are connected to redis, the one that asks not counted
+clients()
+{
+	[ "$(inbox redis-cli -p "$PORT" client list | wc -l)" = $(($1 + 1)) ]
+}
+
+# Programs for which there is no library: they run as ever, and one line says why.
+app without-library lifecycle socat setpriv
+app_without-library()
+{
+	local file
+
+	file=$(blob 8m 8M)
+	under_run
+	start_daemon
+	load --plane direct --port 7000-7009
+	serve echo "$PORT" "$PYTHON" "$RINGS/peers.py" thread "$PORT" || die "peers.py does not start"
+	install -m 4755 "$(command -v socat)" "$DIR/privileged" || die "cannot copy socat"
+	chmod 755 "$TOP" "$DIR"
+	inbox setpriv --reuid=65534 --regid=65534 --clear-groups "$ISMREDIR" run "$DIR/privileged" \
+		-t 30 - "TCP4:127.0.0.1:$PORT" <"$file" >"$DIR/got" 2>"$DIR/said" || die "set-user-id socat: exit $?"
+	same "$file" "$DIR/got" "the echo to a set-user-id program differs"
+	[ "$(grep -c ismredir: "$DIR/said")" = 1 ] || die "a set-user-id program: $(cat "$DIR/said")"
+	inbox "$STATIC" "$PORT" <"$file" >"$DIR/got" 2>"$DIR/said" || die "static program: exit $?"
+	same "$file" "$DIR/got" "the echo to a static program differs"
+	[ "$(grep -c ismredir: "$DIR/said")" = 1 ] || die "a static program: $(cat "$DIR/said")"
+	[ "$(counter ring_bytes)" = 0 ] || die "rings without the library"
+	stop_programs
+	unload
+	stop_daemon
+}
+
+# No load, no ismredird, and nothing else either.
+app without-anything lifecycle redis-server redis-benchmark redis-cli python3
+app_without-anything()
+{
+	under_run
+	plain_exchange alone
+	start_redis "$PORT"
+	redis_values "$PORT"
+	redis_bench "$PORT" -n 20000 -c 20 -t set,get
+	ISMREDIR_PRELOAD=/nonexistent inbox true 2>"$DIR/said" || die "run without its library: exit $?"
+	[ "$(wc -l <"$DIR/said")" = 1 ] || die "run without its library says: $(cat "$DIR/said")"
+	stop_programs
+	! crashed || die "$(crashed | head -n 1)"
+}
