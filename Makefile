@@ -116,7 +116,8 @@ DEPS_BUILD := clang llvm libbpf-dev bpftool libelf-dev zlib1g-dev libjson-c-dev 
 	libinih-dev libcap-ng-dev libsystemd-dev pkg-config gcc make python3-docutils
 DEPS_TEST := libcriterion-dev libsodium-dev libclang-rt-14-dev liburing-dev iproute2 nftables iptables jq socat curl \
 	redis-server redis-tools iperf3 memcached libmemcached-tools postgresql postgresql-contrib haproxy openssh-server \
-	openssh-client nginx-light wrk python3 util-linux procps clang-format cppcheck shellcheck sockperf
+	openssh-client nginx-light wrk python3 util-linux procps clang-format cppcheck shellcheck sockperf \
+	libpython3.11-testsuite openssl tcl perl dpkg-dev
 deps:
 	$(Q)missing=; for p in $(DEPS_BUILD) $(DEPS_TEST); do \
 		dpkg-query -W -f='$${db:Status-Status}' $$p 2>/dev/null | grep -q '^installed$$' || missing="$$missing $$p"; done; \
