@@ -2,11 +2,12 @@
 /*
  * posix: what Linux TCP sockets do, case by case, between a client and a server process.
  *
- *   posix [-m MODE] [-C COMMAND] [-S COMMAND] [-t SECONDS] [-v] [CASE|PREFIX*...]
+ *   posix [-m MODE] [-C COMMAND] [-S COMMAND] [-t SECONDS] [-j CASES] [-v] [CASE|PREFIX*...]
  *   posix -l
  *
  * -C, -S: words in front of the client's and the server's command, to run them under the shim
  * MODE: native, both, client or server: which of them are; in both, bytes must take rings
+ * -j: so many cases at once
  * One line for each case; exit status 1 when one has failed.
  */
 #include "posix.h"
@@ -22,18 +23,22 @@ static const struct test *const groups[] = {
 
 struct run {
 	const char *mode, *wrap[2]; /* of the client, of the server */
-	int seconds;
+	int seconds, jobs;
 	bool verbose;
 	int passed, failed, skipped;
 	char *self;
 };
 
-/* Both roles of the running case. */
+/* A case that runs: both its roles. */
 struct pair {
+	const struct test *t; /* NULL: none */
 	pid_t pid[2];
 	int status[2], out[2];
-	bool over[2];
+	bool over[2], hurry, hang;
+	uint64_t begin, end;
 };
+
+#define MAX_JOBS 16
 
 static const struct test *find(const char *name)
 {
@@ -70,12 +75,13 @@ static void start(const struct run *r, const struct test *t, struct pair *p)
 {
 	int ctl[2];
 
+	*p = (struct pair){ .t = t, .begin = now_ms() };
+	p->end = p->begin + r->seconds * 1000ULL;
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ctl))
 		exit(2);
 	for (int i = 0; i < 2; i++) {
 		p->out[i] = memfd_create("out", MFD_CLOEXEC);
 		p->over[i] = i == 1 && t->flags & SOLO;
-		p->status[i] = 0;
 		if (p->over[i])
 			continue;
 		p->pid[i] = fork();
@@ -89,42 +95,41 @@ static void start(const struct run *r, const struct test *t, struct pair *p)
 	close(ctl[1]);
 }
 
-static void look(struct pair *p)
+static void kill_both(struct pair *p)
 {
 	for (int i = 0; i < 2; i++)
-		if (!p->over[i] && waitpid(p->pid[i], &p->status[i], WNOHANG) == p->pid[i])
-			p->over[i] = true;
+		if (!p->over[i])
+			kill(-p->pid[i], SIGKILL);
 }
 
 /* Who outlives the other by two seconds after a failure, or the time limit, is killed. */
-static bool finish(const struct run *r, struct pair *p)
+static bool look(struct pair *p)
 {
-	uint64_t end = now_ms() + r->seconds * 1000ULL;
-	bool hang = false, hurry = false;
+	uint64_t now = now_ms();
 
-	for (look(p); !p->over[0] || !p->over[1]; look(p)) {
-		if (!hurry && ((p->over[0] && p->status[0]) || (p->over[1] && p->status[1]))) {
-			hurry = true;
-			if (end > now_ms() + 2000)
-				end = now_ms() + 2000;
-		}
-		if (now_ms() > end) {
-			hang |= !hurry;
-			hurry = true;
-			for (int i = 0; i < 2; i++)
-				if (!p->over[i])
-					kill(-p->pid[i], SIGKILL);
-		}
-		usleep(500);
+	for (int i = 0; i < 2; i++)
+		if (!p->over[i] && waitpid(p->pid[i], &p->status[i], WNOHANG) == p->pid[i])
+			p->over[i] = true;
+	if (p->over[0] && p->over[1])
+		return true;
+	if (!p->hurry && ((p->over[0] && p->status[0]) || (p->over[1] && p->status[1]))) {
+		p->hurry = true;
+		if (p->end > now + 2000)
+			p->end = now + 2000;
 	}
-	return hang;
+	if (now > p->end) {
+		p->hang |= !p->hurry;
+		p->hurry = true;
+		kill_both(p);
+	}
+	return false;
 }
 
 /* Children that a role has left. */
-static void clean(const struct test *t, struct pair *p)
+static void clean(struct pair *p)
 {
 	for (int i = 0; i < 2; i++)
-		if (i == 0 || !(t->flags & SOLO))
+		if (i == 0 || !(p->t->flags & SOLO))
 			kill(-p->pid[i], SIGKILL);
 }
 
@@ -159,36 +164,62 @@ static const char *describe(int status, char *buf, size_t len)
 	return buf;
 }
 
-static void run_test(struct run *r, const struct test *t)
+static bool skips(const struct pair *p, int role)
 {
-	uint64_t begin = now_ms();
-	char a[32], b[32], why[128] = "";
-	struct pair p = { 0 };
-	bool hang;
+	return WIFEXITED(p->status[role]) && WEXITSTATUS(p->status[role]) == 77;
+}
 
-	start(r, t, &p);
-	hang = finish(r, &p);
-	clean(t, &p);
-	if ((WIFEXITED(p.status[0]) && WEXITSTATUS(p.status[0]) == 77) ||
-	    (WIFEXITED(p.status[1]) && WEXITSTATUS(p.status[1]) == 77)) {
+static void report(struct run *r, struct pair *p)
+{
+	const struct test *t = p->t;
+	char a[32], b[32];
+
+	clean(p);
+	if (skips(p, 0) || skips(p, 1)) {
 		r->skipped++;
 		printf("skip  %s\n", t->name);
-		show(&p);
-	} else if (!hang && as_expected(t, 0, p.status[0]) && as_expected(t, 1, p.status[1])) {
+		show(p);
+	} else if (!p->hang && as_expected(t, 0, p->status[0]) && as_expected(t, 1, p->status[1])) {
 		r->passed++;
 		if (r->verbose)
 			printf("ok    %-28s %llu ms\n", t->name,
-			       (unsigned long long)(now_ms() - begin));
+			       (unsigned long long)(now_ms() - p->begin));
 	} else {
 		r->failed++;
-		snprintf(why, sizeof(why), "%sclient: %s, server: %s", hang ? "hangs; " : "",
-			 describe(p.status[0], a, sizeof(a)), describe(p.status[1], b, sizeof(b)));
-		printf("FAIL  %-28s %s: %s\n", t->name, r->mode, why);
-		show(&p);
+		printf("FAIL  %-28s %s: %sclient: %s, server: %s\n", t->name, r->mode,
+		       p->hang ? "hangs; " : "", describe(p->status[0], a, sizeof(a)),
+		       describe(p->status[1], b, sizeof(b)));
+		show(p);
 	}
 	fflush(stdout);
-	close(p.out[0]);
-	close(p.out[1]);
+	close(p->out[0]);
+	close(p->out[1]);
+	p->t = NULL;
+}
+
+/* Report what is over, until fewer than @n cases run. */
+static void wait_below(struct run *r, struct pair *p, int n)
+{
+	for (;;) {
+		int running = 0;
+
+		for (int i = 0; i < r->jobs; i++) {
+			if (p[i].t && look(&p[i]))
+				report(r, &p[i]);
+			running += p[i].t != NULL;
+		}
+		if (running < n)
+			return;
+		usleep(500);
+	}
+}
+
+static void begin(struct run *r, struct pair *p, const struct test *t)
+{
+	wait_below(r, p, r->jobs);
+	while (p->t)
+		p++;
+	start(r, t, p);
 }
 
 static bool chosen(const char *name, char **want)
@@ -207,12 +238,14 @@ static bool chosen(const char *name, char **want)
 
 static int run_all(struct run *r, char **want)
 {
+	struct pair p[MAX_JOBS] = { 0 };
 	bool one_sided = !strcmp(r->mode, "client") || !strcmp(r->mode, "server");
 
 	for (int g = 0; groups[g]; g++)
 		for (const struct test *t = groups[g]; t->name; t++)
 			if (chosen(t->name, want) && !(one_sided && t->flags & SOLO))
-				run_test(r, t);
+				begin(r, p, t);
+	wait_below(r, p, 1);
 	printf("%d passed, %d failed", r->passed, r->failed);
 	if (r->skipped)
 		printf(", %d skipped", r->skipped);
@@ -243,12 +276,12 @@ static void role(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-	struct run r = { .mode = "native", .seconds = 30 };
+	struct run r = { .mode = "native", .seconds = 30, .jobs = 1 };
 	char self[4096] = "";
 	int opt;
 
 	role(argc, argv);
-	while ((opt = getopt(argc, argv, "m:C:S:t:vl")) != -1) {
+	while ((opt = getopt(argc, argv, "m:C:S:t:j:vl")) != -1) {
 		switch (opt) {
 		case 'm':
 			r.mode = optarg;
@@ -262,6 +295,9 @@ int main(int argc, char **argv)
 		case 't':
 			r.seconds = atoi(optarg);
 			break;
+		case 'j':
+			r.jobs = atoi(optarg);
+			break;
 		case 'v':
 			r.verbose = true;
 			break;
@@ -270,10 +306,12 @@ int main(int argc, char **argv)
 		default:
 			fprintf(stderr,
 				"usage: posix [-m MODE] [-C COMMAND] [-S COMMAND] [-t SECONDS] "
-				"[-v] [CASE...] | -l\n");
+				"[-j CASES] [-v] [CASE...] | -l\n");
 			return 2;
 		}
 	}
+	if (r.jobs < 1 || r.jobs > MAX_JOBS)
+		return 2;
 	if (readlink("/proc/self/exe", self, sizeof(self) - 1) < 0)
 		return 2;
 	r.self = self;

@@ -22,7 +22,7 @@ ISMREDIR=${ISMREDIR:-$B/ismredir}
 RUN=ismdirect.$$
 TOP=
 DAEMON_PID=
-MODES=() CASES=() MORE=()
+MODES=() CASES=() MORE=(-j 4)
 
 usage()
 {
