@@ -646,6 +646,33 @@ static void check_all(struct ism_ep *ep)
 }
 
 /*
+ * Awake, and the hot ones are looked at anyway: without this the partners would ring for each of them
+ * once more, and a bell costs them a system call, and us an event.
+ */
+static void stand_down(struct ism_ep *ep)
+{
+	struct ep_link *l;
+
+	for (l = ep->hot.next; l != &ep->hot; l = l->next) {
+		struct ism_ep_item *it = ep_of(l, hot);
+		int want = it->armed;
+
+		if (!want)
+			continue;
+		ep_unarm(it);
+		it->gone = conn_disarm_begin(it->c, want);
+	}
+	atomic_thread_fence(memory_order_seq_cst);
+	for (l = ep->hot.next; l != &ep->hot; l = l->next) {
+		struct ism_ep_item *it = ep_of(l, hot);
+
+		if (it->gone)
+			conn_disarm_end(it->c, it->gone);
+		it->gone = 0;
+	}
+}
+
+/*
  * One sleep. ep->lock held, but not while asleep. Events of the kernel, untranslated; 0 also when rings
  * became ready in between; negative errno.
  */
@@ -670,6 +697,8 @@ static int doze(struct wait *w)
 	ep_disarm_all(ep, 0);
 	while (ism_lock_take(&ep->lock))
 		ism_pause();
+	if (!atomic_load(&ep->sleepers))
+		stand_down(ep);
 	if (!k && cut)
 		check_all(ep);
 	return k;

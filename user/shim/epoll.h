@@ -84,7 +84,7 @@ static inline void ep_link_del(struct ep_link *l)
  * @dead: closed by a signal handler in the middle of something; to be swept
  * @fresh: EPOLLET: added or modified, so that everything is due: ep_insert(), ep_modify()
  * @was_in: EPOLLET: readable when last looked at
- * @armed: ISM_WANT_*, counted among the sleepers of the connection
+ * @armed: ISM_WANT_*, counted among the sleepers of the connection; @gone: see stand_down()
  * @seen_word, @seen_blocked: EPOLLET: producer word and out_blocked of the last report
  * @idle: looks without result; @naps: sleeps without result
  * @round, @at: where in the current answer it is
@@ -98,7 +98,7 @@ struct ism_ep_item {
 	uint32_t events, kevents;
 	uint64_t data, kdata;
 	uint32_t index, gen;
-	uint8_t marked, ring, bell, off, parked, inherited, fresh, was_in, armed, naps;
+	uint8_t marked, ring, bell, off, parked, inherited, fresh, was_in, armed, gone, naps;
 	_Atomic uint8_t dead;
 	uint16_t idle;
 	uint64_t seen_word;

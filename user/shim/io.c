@@ -304,9 +304,9 @@ static ssize_t look_at_tcp(struct conn *c, int fd, struct cursor *k, int flags)
 {
 	struct ism_slot *s = c->slot;
 
-	if (!atomic_load(&s->tcp_hint) && ++s->empty_reads % LOOK_WHEN_EMPTY)
+	if (!(atomic_load(&s->tcp_hint) & ISM_HINT_RX) && ++s->empty_reads % LOOK_WHEN_EMPTY)
 		return -EAGAIN;
-	atomic_store(&s->tcp_hint, 0);
+	atomic_fetch_and(&s->tcp_hint, ~ISM_HINT_RX);
 	return tcp_take(c, fd, k, flags, 1);
 }
 
@@ -371,14 +371,15 @@ static ssize_t rx_take(struct conn *c, int fd, struct cursor *k, int flags)
 			if (n < 0)
 				s->rx_err = n;
 			else
-				atomic_store(&s->tcp_hint, 1);
+				atomic_fetch_or(&s->tcp_hint, ISM_HINT_RX);
 			continue;
 		}
 		if (n == -ERESTART)
 			continue;
 		if (n == 0 || n == -ECONNRESET) {
 			s->rx_eof = 1;
-			atomic_store(&s->tcp_hint, 1); /* what comes next is TCP's, too */
+			atomic_fetch_or(&s->tcp_hint,
+					ISM_HINT_RX); /* what comes next is TCP's, too */
 		}
 		return n;
 	}
@@ -445,7 +446,8 @@ static int peek_wait(struct conn *c, int flags, ssize_t have, uint64_t *deadline
 	if (!*deadline)
 		*deadline = deadline_of(atomic_load(&s->rcvtimeo));
 	for (;;) {
-		if (w & (ISM_PROD_FIN | ISM_PROD_TCP) || atomic_load(&s->tcp_hint) || have < 0)
+		if (w & (ISM_PROD_FIN | ISM_PROD_TCP) || atomic_load(&s->tcp_hint) & ISM_HINT_RX ||
+		    have < 0)
 			return 1;
 		real.poll(NULL, 0, 1);
 		if (ism_interrupts != intr || (*deadline && ism_now_ns() >= *deadline))
@@ -735,8 +737,10 @@ static void look_around(struct conn *c, int fd)
 	uint64_t now = ism_ticks();
 
 	s->sends_unchecked = 0;
-	if (!atomic_load(&s->tcp_hint) && now - s->tcp_looked < ism_to_ticks(LOOK_AT_TCP_NS))
+	if (!(atomic_load(&s->tcp_hint) & ISM_HINT_TX) &&
+	    now - s->tcp_looked < ism_to_ticks(LOOK_AT_TCP_NS))
 		return;
+	atomic_fetch_and(&s->tcp_hint, ~ISM_HINT_TX);
 	s->tcp_looked = now;
 	if (partner_died(c, fd))
 		io_tx_forever(c, ISM_R_PEER_GONE);
@@ -757,7 +761,8 @@ static int tx_route(struct conn *c, int fd)
 		io_serve(c, fd);
 	else if (unlikely(atomic_load(&s->tx_state) == ISM_TX_TCP))
 		ism_host()->word == ISM_WORD_ON ? try_ring(c, fd, w) : 0;
-	else if (unlikely(++s->sends_unchecked >= LOOK_AT_CLOCK || atomic_load(&s->tcp_hint)))
+	else if (unlikely(++s->sends_unchecked >= LOOK_AT_CLOCK ||
+			  atomic_load(&s->tcp_hint) & ISM_HINT_TX))
 		look_around(c, fd);
 	return atomic_load(&s->tx_state) == ISM_TX_RING && !(atomic_load(&s->shut) & 2);
 }
@@ -1022,7 +1027,7 @@ unsigned int conn_kernel_events(struct conn *c, unsigned int revents)
 	struct ism_slot *s = c->slot;
 
 	if (revents & (POLLIN | POLLRDHUP | POLLHUP | POLLERR))
-		atomic_store(&s->tcp_hint, 1);
+		atomic_fetch_or(&s->tcp_hint, ISM_HINT_RX | ISM_HINT_TX);
 	if (conn_out_is_ring(c) && !(revents & (POLLHUP | POLLERR)))
 		revents &= ~POLLOUT;
 	return revents;

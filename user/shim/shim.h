@@ -75,6 +75,12 @@ enum ism_tx_state {
 	ISM_TX_FOREVER, /* TCP for the rest of its life */
 };
 
+/* Who has not looked at it yet. */
+enum {
+	ISM_HINT_RX = 1,
+	ISM_HINT_TX = 2,
+};
+
 /**
  * struct ism_slot - one connection end, in memory shared by the processes that hold it after a fork()
  *
@@ -106,7 +112,7 @@ struct ism_slot {
 	int32_t rx_err; /* negative errno to report once */
 	uint32_t rx_frozen;
 	struct ism_ring_rx rx;
-	_Atomic uint32_t tcp_hint; /* the kernel reported something on the TCP socket */
+	_Atomic uint32_t tcp_hint; /* ISM_HINT_*: the kernel reported something on the TCP socket */
 	_Atomic uint32_t want_data; /* value in the partner's DMB now, 0: not armed */
 	_Atomic uint32_t want_seq; /* last value used for want_data and want_space */
 	_Atomic uint64_t armed_word; /* producer word when want_data was armed */
@@ -435,6 +441,9 @@ uint64_t conn_word(const struct conn *c, int want);
  */
 void conn_arm(struct conn *c, int want);
 void conn_disarm(struct conn *c, int want);
+/** conn_disarm_begin() - for many: then one full fence, then conn_disarm_end() for each with the result */
+int conn_disarm_begin(struct conn *c, int want);
+void conn_disarm_end(struct conn *c, int gone);
 /** ism_barrier() - a full fence here and in every process that writes into rings without one */
 void ism_barrier(void);
 /** ism_sleep_fence() - between arming and the last look: a fence here and, as it were, in the writers */
@@ -468,6 +477,7 @@ struct ism_spin {
 	uint32_t yields;
 	uint32_t loops;
 	uint32_t same_cpu;
+	uint32_t slow; /* somebody else had the CPU for long */
 };
 
 /** ism_spin_begin() - @budget is the adaptive state of this kind of wait; @partner_cpu -1: unknown */

@@ -10,14 +10,22 @@
 #include <sys/syscall.h>
 
 /* Spinning: bounds in ns, and how often to look at the clock. */
-#define SPIN_DEFAULT  50000
-#define SPIN_MIN      1000
-#define SPIN_MAX      100000
-#define SPIN_PROBE    32 /* a waiter that gave up spinning tries again once in so many waits */
-#define SPIN_CLOCK    8
-#define YIELDS	      24
-#define YIELD_SLOW_NS 60000 /* somebody else ran meanwhile: yielding costs a turn here */
-#define YIELD_REST_NS 5000000
+#define SPIN_DEFAULT 50000
+#define SPIN_MIN     1000
+#define SPIN_MAX     100000
+#define SPIN_PROBE   32 /* a waiter that gave up spinning tries again once in so many waits */
+#define SPIN_CLOCK   8
+#define YIELDS	     24
+/*
+ * Somebody else ran meanwhile, and it was not the partner: spinning takes the CPU from others here, and
+ * yielding costs a turn. So neither for a while, for longer each time.
+ */
+#define YIELD_SLOW_NS	  60000
+#define YIELD_REST_NS	  5000000
+#define YIELD_REST_MAX_NS 1000000000
+/* In a longer spin the CPU is offered to others once in so many rounds, first after a few. */
+#define SPIN_YIELD	 256
+#define SPIN_YIELD_FIRST 48
 
 /* A sleeper looks by itself once in so long. Finding something then is a lost wake-up, and counted. */
 #define SAFETY_NS 1000000000ULL
@@ -25,7 +33,8 @@
 /* No producer word and no cursor: the cursor in a word has 56 bits. */
 #define NOT_ARMED (~0ULL)
 
-static __thread uint64_t no_yield_until;
+static __thread uint64_t crowded_until;
+static __thread uint32_t crowded_ns;
 
 /* ---------------------------------------------------------------- clocks */
 
@@ -132,44 +141,66 @@ void ism_spin_begin(struct ism_spin *s, uint32_t *budget, int partner_cpu)
 	s->intr = ism_interrupts;
 	s->loops = 0;
 	s->yields = 0;
+	s->slow = 0;
 	/* In front of a partner on this very CPU spinning only keeps it from running. */
 	s->same_cpu = partner_cpu >= 0 && partner_cpu == ism_my_cpu();
-	if (s->same_cpu) {
-		s->yields = now < no_yield_until ? 0 : YIELDS;
-	} else {
-		cap = spin_cap();
-		ns = cap ? budget_get(budget, cap) : 0;
+	if (likely(now >= crowded_until)) {
+		if (s->same_cpu) {
+			s->yields = YIELDS;
+		} else {
+			cap = spin_cap();
+			ns = cap ? budget_get(budget, cap) : 0;
+		}
 	}
 	s->until = now + ism_to_ticks(ns);
 	s->start = now;
 }
 
-static int yield_once(struct ism_spin *s)
+static void yield_once(struct ism_spin *s)
 {
-	uint64_t before = ism_ticks(), took;
+	uint64_t before = ism_ticks();
 
-	if (!s->yields)
-		return 0;
-	s->yields--;
 	sched_yield();
-	took = ism_ticks() - before;
-	if (took > ism_to_ticks(YIELD_SLOW_NS)) {
-		no_yield_until = before + took + ism_to_ticks(YIELD_REST_NS);
+	if (ism_ticks() - before > ism_to_ticks(YIELD_SLOW_NS)) {
+		s->slow = 1;
 		s->yields = 0;
+		s->until = before;
 	}
-	return 1;
 }
 
 int ism_spin_more(struct ism_spin *s)
 {
 	if (ism_interrupts != s->intr)
 		return 0;
-	if (s->same_cpu)
-		return yield_once(s);
+	if (s->same_cpu) {
+		if (!s->yields)
+			return 0;
+		s->yields--;
+		yield_once(s);
+		return 1;
+	}
 	ism_pause();
 	if (++s->loops % SPIN_CLOCK)
 		return 1;
-	return ism_ticks() < s->until;
+	if (ism_ticks() >= s->until)
+		return 0;
+	if (s->loops % SPIN_YIELD == SPIN_YIELD_FIRST)
+		yield_once(s);
+	return 1;
+}
+
+/* Was it the partner that ran while we yielded? Then all is well. */
+static void note_crowd(const struct ism_spin *s, int hit)
+{
+	if (!s->slow || hit) {
+		if (s->slow)
+			crowded_ns = 0;
+		return;
+	}
+	crowded_ns = crowded_ns ? crowded_ns * 2 : YIELD_REST_NS;
+	if (crowded_ns > YIELD_REST_MAX_NS)
+		crowded_ns = YIELD_REST_MAX_NS;
+	crowded_until = ism_ticks() + ism_to_ticks(crowded_ns);
 }
 
 /*
@@ -180,7 +211,8 @@ void ism_spin_end(struct ism_spin *s, int hit)
 {
 	uint32_t cap, ns = (*s->budget & 0xffffff);
 
-	if (s->same_cpu)
+	note_crowd(s, hit);
+	if (s->same_cpu || s->start < crowded_until)
 		return;
 	cap = spin_cap();
 	ns = ns ? ns - 1 : cap;
@@ -310,37 +342,57 @@ static void wake_own(struct conn *c)
 	real.write(c->own_bell, &one, sizeof(one));
 }
 
-/*
- * Others that sleep on this connection count on the value. One may begin to while we look, so look again
- * when it is gone, and arm for him: he armed before, or looks after.
- */
 static int disarm(_Atomic uint32_t *mine, uint32_t *theirs, _Atomic uint32_t *waiters)
 {
+	/* Others that sleep on this connection count on the value. */
 	if (!atomic_load(mine) || atomic_load(waiters))
 		return 0;
-	atomic_store(mine, 0);
+	atomic_store_explicit(mine, 0, memory_order_relaxed);
 	__atomic_store_n(theirs, 0, __ATOMIC_RELEASE);
-	atomic_thread_fence(memory_order_seq_cst);
-	return atomic_load(waiters) != 0;
+	return 1;
+}
+
+int conn_disarm_begin(struct conn *c, int want)
+{
+	struct ism_slot *s = c->slot;
+	int gone = 0;
+
+	if (want & ISM_WANT_DATA &&
+	    disarm(&s->want_data, &ism_dmb_rx(c->peer)->want_data, &s->rx_waiters))
+		gone |= ISM_WANT_DATA;
+	if (want & ISM_WANT_SPACE &&
+	    disarm(&s->want_space, &ism_dmb_tx(c->peer)->want_space, &s->tx_waiters))
+		gone |= ISM_WANT_SPACE;
+	return gone;
+}
+
+/*
+ * One may have begun to sleep, and to count on the value, while we took it: he armed before our fence, or
+ * looks at the value after it.
+ */
+void conn_disarm_end(struct conn *c, int gone)
+{
+	struct ism_slot *s = c->slot;
+	int again = (atomic_load(&s->rx_waiters) ? ISM_WANT_DATA : 0) |
+		    (atomic_load(&s->tx_waiters) ? ISM_WANT_SPACE : 0);
+
+	again &= gone;
+	if (likely(!again))
+		return;
+	conn_arm(c, again);
+	ism_sleep_fence();
+	if (io_may_have(c, again))
+		wake_own(c);
 }
 
 void conn_disarm(struct conn *c, int want)
 {
-	struct ism_slot *s = c->slot;
-	int again = 0;
+	int gone = conn_disarm_begin(c, want);
 
-	if (want & ISM_WANT_DATA &&
-	    disarm(&s->want_data, &ism_dmb_rx(c->peer)->want_data, &s->rx_waiters))
-		again |= ISM_WANT_DATA;
-	if (want & ISM_WANT_SPACE &&
-	    disarm(&s->want_space, &ism_dmb_tx(c->peer)->want_space, &s->tx_waiters))
-		again |= ISM_WANT_SPACE;
-	if (unlikely(again)) {
-		conn_arm(c, again);
-		ism_sleep_fence();
-		if (io_may_have(c, again))
-			wake_own(c);
-	}
+	if (!gone)
+		return;
+	atomic_thread_fence(memory_order_seq_cst);
+	conn_disarm_end(c, gone);
 }
 
 static void ring_bell(struct conn *c)
@@ -430,7 +482,7 @@ static int sleep_once(struct conn *c, int fd, int want, uint64_t ns)
 	if (n < 0)
 		return -errno;
 	if (p[0].revents)
-		atomic_store(&c->slot->tcp_hint, 1);
+		atomic_store(&c->slot->tcp_hint, ISM_HINT_RX | ISM_HINT_TX);
 	if (p[1].revents)
 		return 3;
 	return n > 0;
