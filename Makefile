@@ -165,7 +165,7 @@ help:
 	@echo 'all (default)  build $(B)/ismredir'
 	@echo 'deps           install what a fresh Debian lacks (root)'
 	@echo 'quickstart     demo: redis and iperf3, plain and accelerated (root)'
-	@echo 'check          all tests (root): check-unit, check-netns, check-apps'
+	@echo 'check          all tests (root): check-unit, -ring, -netns, -apps, -direct, -daemon, -rings'
 	@echo 'bench          side-by-side measurements into docs/ (root, minutes)'
 	@echo 'fuzz           libFuzzer targets, FUZZ_TIME=600 seconds each'
 	@echo 'soak           verified streams with random options, SOAK_STREAMS=100'
