@@ -93,6 +93,14 @@ static void unread(struct end *e)
 	get_eof(e);
 }
 
+static _Noreturn void write_for_ever(struct end *e, uint64_t random)
+{
+	for (;;) {
+		put(e, 1 + pattern_random(&random) % 9000);
+		get1(e, 5000, MSG_DONTWAIT);
+	}
+}
+
 /* Full duplex and many times: whatever instruction it was at. */
 static void anywhere(struct end *e)
 {
@@ -106,10 +114,8 @@ static void anywhere(struct end *e)
 			conn_open(e, AF_INET);
 		if (e->server) {
 			pid = child();
-			for (; !pid;) {
-				put(e, 1 + pattern_random(&random) % 9000);
-				get1(e, 5000, MSG_DONTWAIT);
-			}
+			if (!pid)
+				write_for_ever(e, random);
 			conn_close(e);
 			nap(20 + pattern_random(&random) % 20);
 			kill(pid, SIGKILL);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-/* One role of a case: its connection, the control channel, verified bytes and small helpers. */
+/* One role of a case: its connection, the control channel, verified bytes and small things. */
 #include "posix.h"
 #include <arpa/inet.h>
 #include <linux/tcp.h>
