@@ -119,6 +119,21 @@ static __always_inline __u64 ism_sk_cookie(const struct sock *sk)
 	return KREAD(struct sock, sk, __sk_common.skc_cookie.counter);
 }
 
+/* Key in conns of the record of the socket with that cookie, 0 if it has none. */
+static __always_inline __u64 ism_token_of(__u64 cookie)
+{
+	__u64 *token = bpf_map_lookup_elem(&tokens, &cookie);
+
+	return token ? *token : 0;
+}
+
+/* Is it @task's process that said this? After exec() by a thread it has the leader's place and start. */
+static __always_inline int ism_is_proc(const struct ism_proc *p, const struct task_struct *task)
+{
+	return p->exec_id == task->self_exec_id &&
+	       p->start_ns == task->group_leader->start_boottime;
+}
+
 static __always_inline __u64 ism_sk_cgroup_id(const struct sock *sk)
 {
 	struct cgroup *cgrp = KREAD(struct sock, sk, sk_cgrp_data.cgroup);
@@ -145,7 +160,9 @@ static __always_inline int ism_sk_in_cgroup(const struct sock *sk, __u64 id, __u
 	return 0;
 }
 
-#define ISM_SEND_SHUTDOWN 2 /* include/net/sock.h */
+/* include/net/sock.h */
+#define ISM_SEND_SHUTDOWN 2
+#define ISM_SHUTDOWN_MASK 3
 
 /* Bytes given to TCP since @seq; a FIN takes a sequence number too and is no byte. */
 static __always_inline __u32 ism_tcp_bytes_since(const struct tcp_sock *tp, __u32 seq)

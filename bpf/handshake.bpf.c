@@ -5,6 +5,7 @@
  */
 #include "common.bpf.h"
 #include <bpf/bpf_endian.h>
+#include "passive.bpf.h"
 #include "policy.bpf.h"
 #include "waiters.bpf.h"
 #include <ismredir/option.h>
@@ -33,11 +34,15 @@ static __always_inline void add_flags(struct bpf_sock_ops *skops, __u32 flags)
 	bpf_sock_ops_cb_flags_set(skops, skops->bpf_sock_ops_cb_flags | flags);
 }
 
+static __always_inline void drop_flags(struct bpf_sock_ops *skops, __u32 flags)
+{
+	bpf_sock_ops_cb_flags_set(skops, skops->bpf_sock_ops_cb_flags & ~flags);
+}
+
 /* The option callbacks cost on every segment, so they go as soon as the handshake is over. */
 static __always_inline void drop_write_flag(struct bpf_sock_ops *skops)
 {
-	bpf_sock_ops_cb_flags_set(skops, skops->bpf_sock_ops_cb_flags &
-						 ~BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
+	drop_flags(skops, BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
 }
 
 static __always_inline struct tcp_sock *full_sock(struct bpf_sock_ops *skops)
@@ -56,12 +61,22 @@ static __always_inline struct ism_sk *own_storage(struct bpf_sock_ops *skops, __
 
 static __always_inline struct ism_conn *own_conn(struct bpf_sock_ops *skops, __u64 *token)
 {
-	struct ism_sk *st = own_storage(skops, 0);
+	*token = skops->sk ? ism_token_of(bpf_get_socket_cookie(skops)) : 0;
+	return *token ? bpf_map_lookup_elem(&conns, token) : 0;
+}
 
-	if (!st || !st->token)
-		return 0;
-	*token = st->token;
-	return bpf_map_lookup_elem(&conns, token);
+/* A new record, and the way from the socket to it. 0, or why not. */
+static __always_inline __u32 add_conn(const struct ism_conn *rec, __u64 token)
+{
+	__u64 cookie = rec->cookie;
+
+	if (bpf_map_update_elem(&conns, &token, rec, BPF_NOEXIST))
+		return ISM_R_MAP_FULL;
+	if (bpf_map_update_elem(&tokens, &cookie, &token, BPF_ANY)) {
+		bpf_map_delete_elem(&conns, &token);
+		return ISM_R_MAP_FULL;
+	}
+	return 0;
 }
 
 static __always_inline int is_v4(const struct bpf_sock_ops *skops)
@@ -130,10 +145,10 @@ static __always_inline __u64 never_zero(__u64 token)
 }
 
 /* The active end's token: secret, and another one for each connect() of a socket. */
-static __always_inline __u64 active_token(struct bpf_sock_ops *skops, __u64 netns)
+static __always_inline __u64 active_token(const struct ism_conn *rec)
 {
-	return never_zero(ism_siphash3(sip_key[0], sip_key[1], bpf_get_socket_cookie(skops), netns,
-				       bpf_ktime_get_ns()));
+	return never_zero(
+		ism_siphash3(sip_key[0], sip_key[1], rec->cookie, rec->netns, rec->born_ns));
 }
 
 /*
@@ -295,25 +310,40 @@ static __always_inline void fill_task(struct ism_conn *c)
 	bpf_get_current_comm(c->comm, sizeof(c->comm));
 }
 
-static __always_inline int wants_offer(struct bpf_sock_ops *skops, struct ism_ctl *c,
-				       const struct tcp_sock *tp)
+static __noinline int wants_offer(struct bpf_sock_ops *skops, struct ism_ctl *c,
+				  const struct tcp_sock *tp)
 {
 	struct ism_end active = { .known = 1, .dir = ISM_RULE_OUT }, passive = {};
 
-	active.sk = &tp->inet_conn.icsk_inet.sk;
-	active.port = remote_port(skops);
-	active.local = is_local(active.sk, is_v4(skops));
-	get_raddr(skops, active.raddr, 1);
-	bpf_get_current_comm(active.comm, sizeof(active.comm));
-	if (ism_policy(c, &active, &passive) == ISM_PLANE_TCP) {
-		ism_count_reason(active.local ? ISM_R_POLICY : ISM_R_NOT_LOCAL);
-		return 0;
-	}
+	/* First: with a partner that is not capable nothing more than this shall be paid. */
 	if (is_negative(skops, c)) {
 		ism_count_reason(ISM_R_NEGATIVE);
 		return 0;
 	}
+	active.sk = &tp->inet_conn.icsk_inet.sk;
+	active.local = is_local(active.sk, is_v4(skops));
+	if (c->n_rules) {
+		active.port = remote_port(skops);
+		get_raddr(skops, active.raddr, 1);
+		bpf_get_current_comm(active.comm, sizeof(active.comm));
+	}
+	if (ism_policy(c, &active, &passive) == ISM_PLANE_TCP) {
+		ism_count_reason(active.local ? ISM_R_POLICY : ISM_R_NOT_LOCAL);
+		return 0;
+	}
 	return 1;
+}
+
+/* What the process has said of all its sockets. Fast open is not connect(): see sockctl.h. */
+static __always_inline __u8 process_caps(const struct tcp_sock *tp)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	struct ism_proc *p = bpf_map_lookup_elem(&procs, &tgid);
+
+	if (!p || !ism_is_proc(p, task) || KREAD(struct tcp_sock, tp, fastopen_req))
+		return 0;
+	return p->caps;
 }
 
 /*
@@ -321,48 +351,57 @@ static __always_inline int wants_offer(struct bpf_sock_ops *skops, struct ism_ct
  * sockhash then (sock_map has no unhash handler): what was redirected and not read would be read as
  * the first bytes of the next connection. Taking it out drops it, as tcp_disconnect() drops the rest.
  */
-static __always_inline void forget_earlier(struct bpf_sock_ops *skops)
+static __always_inline void forget_earlier(struct ism_sk *st)
 {
-	struct ism_sk *st = own_storage(skops, 0);
 	__u64 token;
 
-	if (!st || !st->stale)
+	if (!st)
+		return;
+	st->token = 0;
+	if (!st->stale)
 		return;
 	token = st->stale;
 	st->stale = 0;
 	bpf_map_delete_elem(&socks, &token);
 }
 
+/*
+ * The record of the active end. It and the policy's walk do not fit into one frame, as all frames
+ * together have 512 bytes.
+ */
+static __noinline int add_active(struct bpf_sock_ops *skops)
+{
+	struct ism_conn rec = { .role = ISM_ACTIVE, .reason = ISM_R_PENDING };
+	struct tcp_sock *tp = full_sock(skops);
+	struct ism_sk *st = own_storage(skops, 0);
+	__u32 reason;
+
+	if (!tp)
+		return 0;
+	fill_conn(skops, &rec, tp);
+	fill_task(&rec);
+	if (st && st->pin) {
+		rec.reason = st->pin;
+		rec.flags = ISM_CONN_PINNED;
+	}
+	rec.caps = st && st->claimed ? st->caps : process_caps(tp);
+	reason = add_conn(&rec, active_token(&rec));
+	if (reason)
+		ism_count_reason(reason);
+	else
+		add_flags(skops,
+			  rec.flags & ISM_CONN_PINNED ? BPF_SOCK_OPS_STATE_CB_FLAG : ISM_CB_LISTEN);
+	return 0;
+}
+
 static __always_inline void on_connect(struct bpf_sock_ops *skops)
 {
 	struct ism_ctl *c = ism_ctl();
 	struct tcp_sock *tp = full_sock(skops);
-	struct ism_conn rec = { .role = ISM_ACTIVE, .reason = ISM_R_PENDING };
-	struct ism_sk *st;
-	__u64 token;
 
-	forget_earlier(skops);
-	if (!c || !tp || c->word != ISM_WORD_ON || !wants_offer(skops, c, tp))
-		return;
-	fill_conn(skops, &rec, tp);
-	fill_task(&rec);
-	st = own_storage(skops, BPF_SK_STORAGE_GET_F_CREATE);
-	if (!st) {
-		ism_count_reason(ISM_R_NO_STORAGE);
-		return;
-	}
-	if (st->pin) {
-		rec.reason = st->pin;
-		rec.flags = ISM_CONN_PINNED;
-	}
-	rec.caps = st->caps;
-	token = active_token(skops, rec.netns);
-	if (bpf_map_update_elem(&conns, &token, &rec, BPF_NOEXIST)) {
-		ism_count_reason(ISM_R_MAP_FULL);
-		return;
-	}
-	st->token = token;
-	add_flags(skops, st->pin ? BPF_SOCK_OPS_STATE_CB_FLAG : ISM_CB_LISTEN);
+	forget_earlier(own_storage(skops, 0));
+	if (c && tp && c->word == ISM_WORD_ON && wants_offer(skops, c, tp))
+		add_active(skops);
 }
 
 static __always_inline void reserve_offer(struct bpf_sock_ops *skops)
@@ -515,8 +554,8 @@ static __always_inline void on_listen(struct bpf_sock_ops *skops)
 	struct ism_sk *st;
 	int one = 1, had = 0;
 
-	forget_earlier(skops);
 	st = own_storage(skops, BPF_SK_STORAGE_GET_F_CREATE);
+	forget_earlier(st);
 	if (!c || !tp || !st || c->word != ISM_WORD_ON)
 		return;
 	bpf_getsockopt(skops, ISM_SOL_TCP, ISM_TCP_SAVE_SYN, &had, sizeof(had));
@@ -566,9 +605,10 @@ static __always_inline void note_answer(struct offer *o)
 }
 
 /* Would we answer this offer? 0, or why not. */
-static __always_inline __u32 answerable(struct bpf_sock_ops *skops, const struct ism_option *opt,
-					const __u8 *syn, struct offer *o)
+static __noinline __u32 answerable(struct bpf_sock_ops *skops, const struct ism_option *opt,
+				   struct offer *o)
 {
+	__u8 syn[SYN_HEAD] = {};
 	struct ism_end active = { .known = 1, .dir = ISM_RULE_OUT };
 	struct ism_end passive = { .known = 1, .dir = ISM_RULE_IN, .local = 1 };
 	struct ism_ctl *c = ism_ctl();
@@ -589,9 +629,13 @@ static __always_inline __u32 answerable(struct bpf_sock_ops *skops, const struct
 	o->a = a;
 	if (l->pin)
 		return l->pin;
+	active.local = 1; /* it offered, so its own policy found it so */
+	if (!c->n_rules)
+		goto decide;
+	if (load_syn_head(skops, syn))
+		return ISM_R_NO_OFFER;
 	active.sk = (struct sock *)a->sk;
 	active.port = a->rport;
-	active.local = 1; /* it offered, so its own policy found it so */
 	if (a->family == ISM_AF_INET) {
 		__builtin_memcpy(&v4, a->raddr, 4);
 		ism_map_v4(active.raddr, v4);
@@ -608,6 +652,7 @@ static __always_inline __u32 answerable(struct bpf_sock_ops *skops, const struct
 		ism_map_v4(passive.raddr, v4);
 	}
 	__builtin_memcpy(passive.comm, l->comm, 16);
+decide:
 	o->plane = ism_policy(c, &active, &passive);
 	return o->plane == ISM_PLANE_TCP ? ISM_R_POLICY : 0;
 }
@@ -626,7 +671,6 @@ static __always_inline __u32 read_offer(struct bpf_sock_ops *skops, struct ism_o
 static __always_inline void reserve_answer(struct bpf_sock_ops *skops)
 {
 	struct ism_option opt = {};
-	__u8 syn[SYN_HEAD] = {};
 	struct offer o = {};
 	__u32 reason;
 
@@ -635,11 +679,11 @@ static __always_inline void reserve_answer(struct bpf_sock_ops *skops)
 		ism_count_reason(ISM_R_SYN_COOKIE);
 		return;
 	}
-	reason = read_offer(skops, &opt, syn);
+	reason = load_option(skops, BPF_LOAD_HDR_OPT_TCP_SYN, &opt);
 	if (reason == ISM_R_NO_OFFER)
 		return;
 	if (!reason)
-		reason = answerable(skops, &opt, syn, &o);
+		reason = answerable(skops, &opt, &o);
 	if (!reason && bpf_reserve_hdr_opt(skops, ISM_OPT_LEN, 0))
 		reason = ISM_R_NO_ROOM;
 	if (reason) {
@@ -670,9 +714,9 @@ static __always_inline void write_answer(struct bpf_sock_ops *skops)
 		ism_count(answers, 1);
 }
 
-/* The record of the passive end, once its offer is found good. */
-static __always_inline void pair_passive(struct bpf_sock_ops *skops, const struct tcp_sock *tp,
-					 __u64 offered, __u64 token, const struct ism_conn *a)
+/* The record of the passive end, once its offer is found good. A frame of its own: see add_active(). */
+static __noinline int pair_passive(struct bpf_sock_ops *skops, const struct tcp_sock *tp,
+				   __u64 offered, __u64 token, const struct ism_conn *a)
 {
 	struct ism_conn rec = { .role = ISM_PASSIVE,
 				.peer = offered,
@@ -681,7 +725,7 @@ static __always_inline void pair_passive(struct bpf_sock_ops *skops, const struc
 			*stored;
 	struct ism_lkey key;
 	struct ism_listener *l;
-	struct ism_sk *st;
+	__u32 reason;
 
 	fill_conn(skops, &rec, tp);
 	listener_key(skops, &key);
@@ -692,25 +736,30 @@ static __always_inline void pair_passive(struct bpf_sock_ops *skops, const struc
 		__builtin_memcpy(rec.comm, l->comm, 16);
 	}
 	rec.flags = ISM_CONN_ESTABLISHED | (a->flags & ISM_CONN_DIRECT_ONLY);
-	st = own_storage(skops, BPF_SK_STORAGE_GET_F_CREATE);
-	if (!st) {
-		ism_count_reason(ISM_R_NO_STORAGE);
-		return;
+	reason = add_conn(&rec, token);
+	if (reason) {
+		ism_count_reason(reason);
+		return 0;
 	}
-	if (bpf_map_update_elem(&conns, &token, &rec, BPF_NOEXIST)) {
-		ism_count_reason(ISM_R_MAP_FULL);
-		return;
-	}
-	st->token = token;
 	add_flags(skops, BPF_SOCK_OPS_STATE_CB_FLAG);
 	stored = bpf_map_lookup_elem(&conns, &token);
 	if (!stored)
-		return;
+		return 0;
 	settle(skops, stored, token, tp);
 	if (stored->flags & ISM_CONN_ENROLLED && a->flags & ISM_CONN_ENROLLED)
 		ism_count(pairs, 1);
 	if (ism_both_direct(stored))
 		ism_count(direct_pairs, 1);
+	return 0;
+}
+
+/* As pair_passive(), for a connection that may get rings but more likely ends before: passive.bpf.h. */
+static __always_inline void pair_later(struct bpf_sock_ops *skops, struct ism_conn *a)
+{
+	a->peer_cookie = bpf_get_socket_cookie(skops);
+	a->peer_sk = (__u64)full_sock(skops);
+	ism_set(a, ISM_CONN_LAZY);
+	ism_count(direct_pairs, 1);
 }
 
 static __always_inline void on_passive(struct bpf_sock_ops *skops)
@@ -727,17 +776,17 @@ static __always_inline void on_passive(struct bpf_sock_ops *skops)
 	if (!(skops->skb_tcp_flags & ISM_TCPHDR_SYN))
 		drop_write_flag(skops);
 	if (!tp)
-		return;
+		goto plain;
 	reason = read_offer(skops, &opt, syn);
 	if (reason) {
 		note_smc(skops, BPF_LOAD_HDR_OPT_TCP_SYN);
 		ism_count_reason(reason);
-		return;
+		goto plain;
 	}
 	a = bpf_map_lookup_elem(&conns, &opt.token);
 	if (!a) {
 		ism_count_reason(ISM_R_UNKNOWN_TOKEN);
-		return;
+		goto plain;
 	}
 	token = passive_token(opt.token, syn, bpf_get_netns_cookie(skops));
 	/*
@@ -745,17 +794,25 @@ static __always_inline void on_passive(struct bpf_sock_ops *skops)
 	 * come first: then it is still waiting for its SYN-ACK.
 	 */
 	if (a->peer != token && (a->peer || a->flags & ISM_CONN_ESTABLISHED))
-		return;
+		goto plain;
 	if (!(a->flags & ISM_CONN_ANSWERED)) {
-		reason = answerable(skops, &opt, syn, &o);
+		reason = answerable(skops, &opt, &o);
 		if (reason) {
 			ism_count_reason(reason);
-			return;
+			goto plain;
 		}
 		note_answer(&o);
 	}
-	pair_passive(skops, tp, opt.token, token, a);
 	note_peer(skops, ISM_PEER_ISMREDIR);
+	/* With fast open the active end does not know our token yet, by which it finds our record. */
+	if (!ism_both_direct(a) || a->peer != token) {
+		pair_passive(skops, tp, opt.token, token, a);
+		return;
+	}
+	pair_later(skops, a);
+plain:
+	/* It has this one from its listener, and nothing is to be done when it ends. */
+	drop_flags(skops, BPF_SOCK_OPS_STATE_CB_FLAG);
 }
 
 /* ---------------------------------------------------------------- leaving the sockhash */
@@ -778,7 +835,7 @@ static __always_inline void try_leave(struct bpf_sock_ops *skops, struct ism_con
 	ism_set(rec, ISM_CONN_LEFT | ISM_CONN_PINNED);
 	ism_clear(rec, ISM_CONN_LEAVING);
 	rec->plane = ISM_PLANE_TCP;
-	bpf_sock_ops_cb_flags_set(skops, skops->bpf_sock_ops_cb_flags & ~BPF_SOCK_OPS_RTT_CB_FLAG);
+	drop_flags(skops, BPF_SOCK_OPS_RTT_CB_FLAG);
 }
 
 /* An ACK for bytes that took TCP: the usual occasion. */
@@ -791,29 +848,16 @@ static __always_inline void on_rtt(struct bpf_sock_ops *skops)
 		try_leave(skops, rec, token);
 }
 
-/*
- * Nothing is redirected once a side is shut down. Leaving right then spares a reader that goes on to
- * sleep the EAGAIN that it would get when the ACK of its own FIN wakes it.
- */
-static __always_inline void on_shutdown(struct bpf_sock_ops *skops)
-{
-	__u64 token;
-	struct ism_conn *rec = own_conn(skops, &token);
-
-	if (!rec || !(rec->flags & (ISM_CONN_ENROLLED | ISM_CONN_LEAVING)))
-		return;
-	ism_leave(rec);
-	rec->reason = ISM_R_SHUTDOWN;
-	try_leave(skops, rec, token);
-}
-
 /* ---------------------------------------------------------------- end of life */
 
-static __always_inline void end_listener(struct bpf_sock_ops *skops, struct ism_sk *st)
+static __always_inline void end_listener(struct bpf_sock_ops *skops)
 {
+	struct ism_sk *st = own_storage(skops, 0);
 	struct ism_lkey key;
 	struct ism_listener *l;
 
+	if (!st || !st->listens)
+		return;
 	listener_key(skops, &key);
 	st->listens = 0;
 	l = bpf_map_lookup_elem(&listeners, &key);
@@ -823,42 +867,124 @@ static __always_inline void end_listener(struct bpf_sock_ops *skops, struct ism_
 		bpf_map_delete_elem(&listeners, &key);
 }
 
-static __always_inline void end_conn(const struct tcp_sock *tp, struct ism_sk *st)
+/*
+ * A socket that the process still has may be connected again: see forget_earlier(). One that is in the
+ * sockhash and no file's any more is taken out by the kernel.
+ */
+static __always_inline void end_storage(struct bpf_sock_ops *skops, const struct ism_conn *rec,
+					__u64 token)
 {
-	__u64 token = st->token;
-	struct ism_conn *rec = bpf_map_lookup_elem(&conns, &token);
-	struct ism_stats *s = ism_stats();
-
-	st->token = 0;
-	st->stale = token;
-	if (!rec)
-		return;
-	if (s) {
-		s->ended++;
-		s->redir_bytes += rec->redir_bytes;
-		s->redir_msgs += rec->redir_msgs;
-		s->tcp_bytes += rec->tcp_bytes;
-		if (tp && rec->start_seq)
-			s->tcp_bytes += ism_tcp_bytes_since(tp, rec->last_seq);
-	}
-	bpf_map_delete_elem(&conns, &token);
-}
-
-static __always_inline void on_state(struct bpf_sock_ops *skops)
-{
-	struct ism_sk *st = own_storage(skops, 0);
-	__u32 from = skops->args[0], to = skops->args[1];
+	int stale = rec->flags & (ISM_CONN_ENROLLED | ISM_CONN_LEAVING) &&
+		    KREAD(struct sock, rec->sk, sk_socket);
+	struct ism_sk *st = own_storage(skops, stale ? BPF_SK_STORAGE_GET_F_CREATE : 0);
 
 	if (!st)
 		return;
-	if (from == BPF_TCP_LISTEN) {
-		if (st->listens)
-			end_listener(skops, st);
+	st->token = 0;
+	if (stale)
+		st->stale = token;
+}
+
+/* What counts of a connection when it ends: @tcp_bytes since the record was last brought up to date. */
+static __always_inline void count_end(const struct ism_conn *rec, __u32 tcp_bytes)
+{
+	const struct tcp_sock *ptp = (const struct tcp_sock *)rec->peer_sk;
+	struct ism_stats *s = ism_stats();
+
+	if (!s)
+		return;
+	s->ended++;
+	s->redir_bytes += rec->redir_bytes;
+	s->redir_msgs += rec->redir_msgs;
+	s->tcp_bytes += rec->tcp_bytes + tcp_bytes;
+	if (!ptp)
+		return;
+	s->ended++; /* the passive end, which has no callbacks: passive.bpf.h */
+	if (ism_passive_alive(rec))
+		s->tcp_bytes += ism_tcp_bytes_since(ptp, ism_first_seq(ptp));
+}
+
+/* Once deleted, the memory of a record may be another's. */
+static __always_inline void end_conn(struct bpf_sock_ops *skops, struct ism_conn *rec, __u64 token,
+				     __u32 tcp_bytes)
+{
+	__u64 cookie = rec->cookie, peer = rec->peer, peer_sk = rec->peer_sk;
+	__u64 peer_cookie = rec->peer_cookie;
+
+	end_storage(skops, rec, token);
+	count_end(rec, tcp_bytes);
+	bpf_map_delete_elem(&tokens, &cookie);
+	bpf_map_delete_elem(&conns, &token);
+	if (peer_sk && bpf_map_lookup_elem(&conns, &peer))
+		ism_forget_passive(peer, peer_cookie);
+}
+
+static __always_inline void on_closed(struct bpf_sock_ops *skops)
+{
+	struct tcp_sock *tp = full_sock(skops);
+	__u32 tcp_bytes = 0;
+	__u64 token;
+	struct ism_conn *rec = own_conn(skops, &token);
+
+	if (!rec)
+		return;
+	if (tp && rec->start_seq)
+		tcp_bytes = ism_tcp_bytes_since(tp, rec->last_seq);
+	end_conn(skops, rec, token, tcp_bytes);
+}
+
+/* Has the other process closed, too? Then no rings will come. */
+static __always_inline int partner_closed(const struct ism_conn *rec)
+{
+	__u64 peer_token = rec->peer;
+
+	if (rec->peer_sk)
+		return !ism_passive_alive(rec) ||
+		       KREAD(struct sock, rec->peer_sk, sk_shutdown) == ISM_SHUTDOWN_MASK;
+	return peer_token && !bpf_map_lookup_elem(&conns, &peer_token);
+}
+
+/*
+ * Nothing is redirected once a side is shut down. Leaving right then spares a reader that goes on to
+ * sleep the EAGAIN that it would get when the ACK of its own FIN wakes it.
+ *
+ * A short connection that was never more than plain TCP ends for us as soon as both directions do: by
+ * close(), or when the partner's has arrived. That spares it the callbacks of its last states.
+ */
+static __always_inline void on_shutdown(struct bpf_sock_ops *skops)
+{
+	struct tcp_sock *tp = full_sock(skops);
+	__u64 token;
+	struct ism_conn *rec = own_conn(skops, &token);
+
+	if (!rec || !tp)
+		return;
+	if (rec->flags & (ISM_CONN_ENROLLED | ISM_CONN_LEAVING)) {
+		ism_leave(rec);
+		rec->reason = ISM_R_SHUTDOWN;
+		try_leave(skops, rec, token);
 		return;
 	}
-	if (st->token && to == BPF_TCP_CLOSE)
-		end_conn(full_sock(skops), st);
-	else if (st->token && from == BPF_TCP_ESTABLISHED)
+	if (rec->flags & (ISM_CONN_ATTACHED | ISM_CONN_LEFT))
+		return;
+	if (KREAD(struct sock, tp, sk_shutdown) != ISM_SHUTDOWN_MASK && !partner_closed(rec))
+		return;
+	/* The FIN is still to be sent. */
+	end_conn(skops, rec, token,
+		 rec->start_seq ? KREAD(struct tcp_sock, tp, write_seq) - rec->last_seq : 0);
+	drop_flags(skops, BPF_SOCK_OPS_STATE_CB_FLAG);
+}
+
+/* Each state of each connection comes here: most are of no interest. */
+static __always_inline void on_state(struct bpf_sock_ops *skops)
+{
+	__u32 from = skops->args[0], to = skops->args[1];
+
+	if (from == BPF_TCP_LISTEN)
+		end_listener(skops);
+	else if (to == BPF_TCP_CLOSE)
+		on_closed(skops);
+	else if (from == BPF_TCP_ESTABLISHED)
 		on_shutdown(skops);
 }
 

@@ -4,6 +4,7 @@
  * listeners that were there before load. Loaded for the moment of use; never pinned.
  */
 #include "common.bpf.h"
+#include "passive.bpf.h"
 #include "waiters.bpf.h"
 #include <ismredir/view.h>
 
@@ -52,7 +53,19 @@ int ism_list(struct bpf_iter__bpf_map_elem *ctx)
 	__builtin_memcpy(&v.conn, c, sizeof(v.conn));
 	peer_token = v.conn.peer;
 	peer = peer_token ? bpf_map_lookup_elem(&conns, &peer_token) : 0;
-	v.mutual = peer && peer->peer == v.token;
+	v.mutual = (peer && peer->peer == v.token) || v.conn.flags & ISM_CONN_LAZY;
+	view_socket(&v);
+	/* A passive end that is gone before its partner: passive.bpf.h. */
+	if (!v.alive && peer && peer->peer_sk)
+		return 0;
+	bpf_seq_write(ctx->meta->seq, &v, sizeof(v));
+	if (!(c->flags & ISM_CONN_LAZY) || !ism_passive_alive(c))
+		return 0;
+	/* The end that has no record yet. */
+	__builtin_memset(&v, 0, sizeof(v));
+	v.token = peer_token;
+	v.mutual = 1;
+	ism_fill_passive(&v.conn, c, *key);
 	view_socket(&v);
 	bpf_seq_write(ctx->meta->seq, &v, sizeof(v));
 	return 0;

@@ -131,6 +131,10 @@ struct proto {
 	unsigned long *memory_pressure;
 };
 
+struct in6_addr {
+	__u32 words[4];
+};
+
 struct sock_common {
 	unsigned short skc_family;
 	volatile unsigned char skc_state;
@@ -141,6 +145,8 @@ struct sock_common {
 	__u16 skc_num;
 	struct proto *skc_prot;
 	possible_net_t skc_net;
+	struct in6_addr skc_v6_daddr;
+	struct in6_addr skc_v6_rcv_saddr;
 	atomic64_t skc_cookie;
 };
 
@@ -179,6 +185,14 @@ struct inet_connection_sock {
 	struct inet_sock icsk_inet;
 };
 
+/* include/net/request_sock.h */
+struct saved_syn {
+	__u32 mac_hdrlen;
+	__u32 network_hdrlen;
+	__u32 tcp_hdrlen;
+	__u8 data[];
+};
+
 /* include/linux/tcp.h */
 struct tcp_sock {
 	struct inet_connection_sock inet_conn;
@@ -187,6 +201,9 @@ struct tcp_sock {
 	__u32 rcv_nxt;
 	__u32 snd_una;
 	__u8 bpf_sock_ops_cb_flags;
+	void *fastopen_req;
+	struct saved_syn *saved_syn;
+	__u64 bytes_acked;
 };
 
 /* include/linux/skmsg.h */
@@ -201,6 +218,9 @@ struct task_struct {
 	void *stack;
 	int tgid;
 	char comm[16];
+	__u64 start_boottime;
+	__u64 self_exec_id;
+	struct task_struct *group_leader;
 };
 
 /* arch/.../include/asm/ptrace.h: only where a system call's flags can be read */

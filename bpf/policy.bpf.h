@@ -108,7 +108,7 @@ static long policy_step(__u64 i, struct policy_walk *w)
 	return 0;
 }
 
-/* The plane that the policy wants: enum ism_plane. */
+/* The plane that the policy wants: enum ism_plane. Without rules nobody looks at most of @active. */
 static __always_inline int ism_policy(struct ism_ctl *c, const struct ism_end *active,
 				      const struct ism_end *passive)
 {
@@ -117,7 +117,8 @@ static __always_inline int ism_policy(struct ism_ctl *c, const struct ism_end *a
 
 	if (n > ISM_MAX_RULES)
 		n = ISM_MAX_RULES;
-	bpf_loop(n, policy_step, &w, 0);
+	if (n)
+		bpf_loop(n, policy_step, &w, 0);
 	if (w.plane >= 0)
 		return w.plane;
 	return active->local || passive->known ? c->default_plane : ISM_PLANE_TCP;

@@ -331,25 +331,46 @@ static __always_inline void note_plane(struct ism_conn *me, __u8 plane, __u16 re
 	}
 }
 
+/*
+ * By the storage of the socket, which is quicker to find than the entry in tokens, but costs so much to
+ * make that only a connection gets it that goes on for a while.
+ */
+#define ISM_STORED_AFTER 32
+
+static __always_inline __u64 own_token(struct bpf_sock *sk, const struct tcp_sock *tp)
+{
+	struct ism_sk *own = bpf_sk_storage_get(&sk_conn, sk, 0, 0);
+
+	if (own && own->token)
+		return own->token;
+	return ism_token_of(ism_sk_cookie((const struct sock *)tp));
+}
+
+static __always_inline void store_token(struct bpf_sock *sk, __u64 token)
+{
+	struct ism_sk *own = bpf_sk_storage_get(&sk_conn, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+
+	if (own)
+		own->token = token;
+}
+
 SEC("sk_msg")
 int ism_redirect(struct sk_msg_md *msg)
 {
 	struct bpf_sock *sk = msg->sk;
 	struct verdict v = {};
 	struct tcp_sock *tp;
-	struct ism_sk *own;
 	__u64 peer_token;
 	__u32 reason, seq;
 
 	if (!sk)
 		return SK_PASS;
-	own = bpf_sk_storage_get(&sk_conn, sk, 0, 0);
 	v.ctl = ism_ctl();
 	tp = bpf_skc_to_tcp_sock(sk);
 	v.tp = tp;
-	if (!own || !v.ctl || !tp)
+	if (!v.ctl || !tp)
 		return SK_PASS;
-	v.token = own->token;
+	v.token = own_token(sk, tp);
 	v.me = bpf_map_lookup_elem(&conns, &v.token);
 	if (!v.me)
 		return SK_PASS;
@@ -375,6 +396,8 @@ int ism_redirect(struct sk_msg_md *msg)
 	v.me->redir_bytes += v.size;
 	v.me->redir_msgs++;
 	v.me->msgs++;
+	if (v.me->redir_msgs == ISM_STORED_AFTER)
+		store_token(sk, v.token);
 	if (v.me->spins)
 		v.me->spins--;
 	note_plane(v.me, ISM_PLANE_SKMSG, ISM_R_NONE);

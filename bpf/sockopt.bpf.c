@@ -5,6 +5,7 @@
  * talks to us at a level of our own, about its own sockets: sockctl.h.
  */
 #include "common.bpf.h"
+#include "passive.bpf.h"
 #include <ismredir/sockctl.h>
 
 #define ISM_SOL_SOCKET 1
@@ -70,16 +71,35 @@ static __always_inline __u32 tcp_reason(int optname, int val)
 	return 0;
 }
 
-/* Pin the socket: its record if it has one, its listener's connections if it listens. */
-static __always_inline struct ism_conn *pin(struct ism_sk *st, __u32 reason, __u64 netns,
-					    __u32 port)
+/* Somebody asks about a passive end that may have no record yet: passive.bpf.h. Its token, or 0. */
+static __noinline __u64 late_passive(const struct tcp_sock *tp)
 {
-	__u64 token = st->token;
-	struct ism_conn *rec = 0;
+	__u64 offered = ism_saved_offer(tp), token;
+	struct ism_conn *a = offered ? bpf_map_lookup_elem(&conns, &offered) : 0;
+
+	/* What the SYN says is a claim: the record must name this very socket. */
+	if (!a || a->peer_cookie != ism_sk_cookie((const struct sock *)tp))
+		return 0;
+	token = ism_add_passive(offered);
+	return token;
+}
+
+static __always_inline struct ism_conn *own_conn_of(struct bpf_sock *sk, __u64 *token)
+{
+	*token = ism_token_of(ism_sk_cookie((const struct sock *)sk));
+	if (!*token)
+		*token = late_passive((const struct tcp_sock *)sk);
+	return *token ? bpf_map_lookup_elem(&conns, token) : 0;
+}
+
+/* Pin the socket: its record if it has one, its listener's connections if it listens. */
+static __always_inline struct ism_conn *pin(struct bpf_sock *sk, struct ism_sk *st, __u32 reason,
+					    __u64 netns, __u32 port)
+{
+	__u64 token;
+	struct ism_conn *rec = own_conn_of(sk, &token);
 
 	st->pin = reason;
-	if (token)
-		rec = bpf_map_lookup_elem(&conns, &token);
 	if (rec) {
 		rec->reason = reason;
 		/* Rings are the process's own business: it reports when it leaves them. */
@@ -124,6 +144,7 @@ static __always_inline int set_caps(struct bpf_sockopt *opt, struct bpf_sock *sk
 		return -ISM_ENOMEM;
 	more = (int)(caps & ISM_CAP_DIRECT) - (int)(st->caps & ISM_CAP_DIRECT);
 	st->caps = caps;
+	st->claimed = 1;
 	if (!st->listens || !more)
 		return 0;
 	key.netns = bpf_get_netns_cookie(opt);
@@ -134,21 +155,36 @@ static __always_inline int set_caps(struct bpf_sockopt *opt, struct bpf_sock *sk
 	return 0;
 }
 
+/* Of all sockets that it will connect: see process_caps() in handshake.bpf.c. */
+static __always_inline int set_process(struct bpf_sockopt *opt)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	__u32 *val = opt->optval, tgid = bpf_get_current_pid_tgid() >> 32;
+	struct ism_proc p = {};
+
+	if (opt->optlen < (int)sizeof(*val) || (void *)(val + 1) > opt->optval_end ||
+	    *val & ~(ISM_CAP_DIRECT | ISM_CAP_RELAY))
+		return -ISM_EINVAL;
+	p.caps = *val;
+	p.start_ns = task->group_leader->start_boottime;
+	p.exec_id = task->self_exec_id;
+	if (!p.caps)
+		bpf_map_delete_elem(&procs, &tgid);
+	else if (bpf_map_update_elem(&procs, &tgid, &p, BPF_ANY))
+		return -ISM_ENOMEM;
+	return 0;
+}
+
 static __always_inline int report(struct bpf_sockopt *opt, struct bpf_sock *sk)
 {
 	struct ism_sock_report *r = opt->optval;
-	struct ism_conn *rec = 0;
-	struct ism_sk *st;
+	struct ism_conn *rec;
 	__u64 token;
 
 	if (opt->optlen < (int)sizeof(*r) || (void *)(r + 1) > opt->optval_end ||
 	    (r->plane != ISM_PLANE_DIRECT && r->plane != ISM_PLANE_TCP) || r->reason >> 8 > 5)
 		return -ISM_EINVAL;
-	st = bpf_sk_storage_get(&sk_conn, sk, 0, 0);
-	if (st && st->token) {
-		token = st->token;
-		rec = bpf_map_lookup_elem(&conns, &token);
-	}
+	rec = own_conn_of(sk, &token);
 	if (!rec || !(rec->flags & ISM_CONN_ESTABLISHED))
 		return -ISM_ENOENT;
 	/* Otherwise the kernel moves the bytes and knows better. */
@@ -176,6 +212,8 @@ static __always_inline int own_option(struct bpf_sockopt *opt, struct bpf_sock *
 		return 1;
 	if (opt->optname == ISM_SO_CAPS)
 		return set_caps(opt, sk);
+	if (opt->optname == ISM_SO_CAPS_PROCESS)
+		return set_process(opt);
 	return opt->optname == ISM_SO_REPORT ? report(opt, sk) : 1;
 }
 
@@ -198,7 +236,7 @@ static __always_inline void fill_info(struct ism_sock_info *info, const struct i
 		info->flags |= ISM_SOCK_PINNED;
 	if (rec->flags & (ISM_CONN_ENROLLED | ISM_CONN_LEAVING))
 		info->flags |= ISM_SOCK_ENROLLED;
-	if (peer && peer->peer == token)
+	if (peer && peer->peer == token && (!rec->peer_sk || ism_passive_alive(rec)))
 		info->flags |= ISM_SOCK_PAIRED;
 	/* The record is this very socket's, and the hook holds its lock. */
 	info->write_seq = KREAD(struct tcp_sock, tp, write_seq);
@@ -206,25 +244,28 @@ static __always_inline void fill_info(struct ism_sock_info *info, const struct i
 	info->rcv_nxt = KREAD(struct tcp_sock, tp, rcv_nxt);
 }
 
+/* Who asks is about to show the socket to ismredird, which reads the token from the storage. */
 static __always_inline int get_info(struct bpf_sockopt *opt, struct bpf_sock *sk)
 {
 	struct ism_sock_info *info = opt->optval;
 	struct ism_ctl *c = ism_ctl();
-	struct ism_conn *rec = 0;
+	struct ism_conn *rec;
 	struct ism_sk *st;
-	__u64 token = 0;
+	__u64 token;
 
 	if ((void *)(info + 1) > opt->optval_end || !c)
 		return -ISM_EINVAL;
 	__builtin_memset(info, 0, sizeof(*info));
 	info->word = c->word;
-	st = bpf_sk_storage_get(&sk_conn, sk, 0, 0);
+	rec = own_conn_of(sk, &token);
+	if (rec && rec->flags & ISM_CONN_LAZY)
+		ism_add_passive(token);
+	st = bpf_sk_storage_get(&sk_conn, sk, 0, rec ? BPF_SK_STORAGE_GET_F_CREATE : 0);
 	if (st) {
 		info->caps = st->caps;
 		info->reason = st->pin;
 		info->flags = st->listens ? ISM_SOCK_LISTENS : 0;
-		token = st->token;
-		rec = bpf_map_lookup_elem(&conns, &token);
+		st->token = rec ? token : 0;
 	}
 	if (rec)
 		fill_info(info, rec, token);
@@ -287,7 +328,7 @@ int ism_sockopt(struct bpf_sockopt *opt)
 	st = bpf_sk_storage_get(&sk_conn, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!st)
 		goto out;
-	rec = pin(st, reason, bpf_get_netns_cookie(opt), sk->src_port);
+	rec = pin(sk, st, reason, bpf_get_netns_cookie(opt), sk->src_port);
 	/*
 	 * kTLS on a socket in a sockhash would read redirected bytes as plain text and run the sk_msg
 	 * verdict on it (net/tls/tls_sw.c). Refuse as a kernel without the tls module does: every

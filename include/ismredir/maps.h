@@ -8,7 +8,9 @@
  *
  *   conns      hash      __u64 DMB token        -> struct ism_conn      one per connection end
  *   socks      sockhash  __u64 DMB token        -> socket               what can be redirected to
- *   sk_conn    sk_storage                       -> struct ism_sk        socket to token
+ *   tokens     hash      __u64 socket cookie    -> __u64 DMB token      socket to record
+ *   sk_conn    sk_storage                       -> struct ism_sk        what few sockets have beside
+ *   procs      LRU hash  __u32 process id       -> struct ism_proc      who can use rings
  *   listeners  hash      struct ism_lkey        -> struct ism_listener  who may answer offers
  *   peers      LRU hash  struct ism_peer_key    -> struct ism_peer      who was seen capable
  *   negative   LRU hash  struct ism_neg_key     -> struct ism_neg       who did not answer
@@ -23,7 +25,7 @@
 #include <linux/types.h>
 
 #define ISM_PIN_DIR	"/sys/fs/bpf/ismredir"
-#define ISM_MAPS_FORMAT 2 /* bumped when a layout below changes: --replace refuses another one */
+#define ISM_MAPS_FORMAT 3 /* bumped when a layout below changes: --replace refuses another one */
 
 /* Who moves the bytes. */
 enum ism_plane {
@@ -63,6 +65,7 @@ enum ism_conn_flags {
 	ISM_CONN_LEFT = 256, /* taken out: the kernel's plain TCP from now on */
 	ISM_CONN_DIRECT_ONLY = 512, /* a rule says direct: never enrolled */
 	ISM_CONN_ATTACHED = 1024, /* its process has attached rings, now or earlier */
+	ISM_CONN_LAZY = 2048, /* the passive end has no record before someone asks: @peer_sk */
 };
 
 /**
@@ -72,6 +75,7 @@ enum ism_conn_flags {
  * @netns: network namespace cookie
  * @cgroup: cgroup id of the socket
  * @sk: kernel address of the socket; only meaningful while the socket there has @cookie
+ * @peer_sk, @peer_cookie: of an active end both of whose ends can use rings: the passive socket
  * @born_ns: CLOCK_MONOTONIC
  * @redir_bytes, @redir_msgs: sent by redirection
  * @tcp_bytes: sent by TCP, as of the last send seen (listings add what came after)
@@ -104,6 +108,8 @@ struct ism_conn {
 	__u64 netns;
 	__u64 cgroup;
 	__u64 sk;
+	__u64 peer_sk;
+	__u64 peer_cookie;
 	__u64 born_ns;
 	__u64 redir_bytes;
 	__u64 redir_msgs;
@@ -138,12 +144,15 @@ struct ism_conn {
 };
 
 /**
- * struct ism_sk - what a socket remembers by itself
- * @token: key of its record in conns, 0 if it has none
+ * struct ism_sk - what a socket remembers by itself. Making one costs a short connection more than all
+ *                 else that is done for it, so only those have one that need it: listeners, sockets with
+ *                 capabilities of their own or kept on TCP, connections that are used for longer.
+ * @token: key of its record in conns, a copy of what is in tokens; 0 if it is not known here
  * @pin: enum ism_reason that keeps it on TCP from the start, 0 if none
  * @stale: token of an earlier connection of this socket, under which it is still in the sockhash
  * @listens: it is counted in the listeners map
- * @caps: enum ism_opt_caps that its process claimed by ISM_SO_CAPS (sockctl.h)
+ * @caps: enum ism_opt_caps that were claimed for it by ISM_SO_CAPS (sockctl.h)
+ * @claimed: by that, so @caps count even where its process can do more
  */
 struct ism_sk {
 	__u64 token;
@@ -151,7 +160,22 @@ struct ism_sk {
 	__u32 pin;
 	__u8 listens;
 	__u8 caps;
-	__u16 pad;
+	__u8 claimed;
+	__u8 pad;
+};
+
+/**
+ * struct ism_proc - what a process said by ISM_SO_CAPS_PROCESS. Its id may be used again, by another
+ *                   one or after exec(), so the other two must be the same, too.
+ * @start_ns: CLOCK_BOOTTIME when it started
+ * @exec_id: the kernel's count of its exec()s
+ * @caps: enum ism_opt_caps
+ */
+struct ism_proc {
+	__u64 start_ns;
+	__u64 exec_id;
+	__u32 caps;
+	__u32 pad;
 };
 
 /**

@@ -26,6 +26,13 @@ enum {
 	 * it has no record; EOPNOTSUPP: not both ends can use rings.
 	 */
 	ISM_SO_REPORT = 3,
+	/*
+	 * set, __u32: what every connect() of this process can do with its socket, but for those with an
+	 * ISM_SO_CAPS of their own and for TCP fast open. By any TCP socket; 0 takes it back. Ends with
+	 * exec() and with the load, is not inherited by fork(), and may be forgotten when very many
+	 * processes say it: so say it again now and then.
+	 */
+	ISM_SO_CAPS_PROCESS = 4,
 };
 
 enum ism_sock_info_flags {

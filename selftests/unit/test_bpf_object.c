@@ -80,6 +80,8 @@ static const struct {
 } expected[] = {
 	{ "conns", BPF_MAP_TYPE_HASH, NULL, "ism_conn", 8, sizeof(struct ism_conn) },
 	{ "socks", BPF_MAP_TYPE_SOCKHASH, NULL, NULL, 8, 8 },
+	{ "tokens", BPF_MAP_TYPE_HASH, NULL, NULL, 8, 8 },
+	{ "procs", BPF_MAP_TYPE_LRU_HASH, NULL, "ism_proc", 4, sizeof(struct ism_proc) },
 	{ "sk_conn", BPF_MAP_TYPE_SK_STORAGE, NULL, "ism_sk", 4, sizeof(struct ism_sk) },
 	{ "listeners", BPF_MAP_TYPE_HASH, "ism_lkey", "ism_listener", sizeof(struct ism_lkey),
 	  sizeof(struct ism_listener) },

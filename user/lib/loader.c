@@ -64,6 +64,7 @@ int ism_loader_open(const struct ism_policy *p, struct ismredir_bpf **ret, struc
 	skel->rodata->sip_key[1] = key[1];
 	bpf_map__set_max_entries(skel->maps.conns, p->max_conns);
 	bpf_map__set_max_entries(skel->maps.socks, p->max_conns);
+	bpf_map__set_max_entries(skel->maps.tokens, p->max_conns);
 	*ret = skel;
 	return 0;
 }

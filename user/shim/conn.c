@@ -52,6 +52,70 @@ int ism_caps_mark(int fd)
 	return rc;
 }
 
+/*
+ * What this process said of itself last, and when: ms << 2 | REFUSED or SAID; 0: nothing, as in a new
+ * child. It is said again now and then, because a load may have come or gone, and in a child of a raw
+ * clone().
+ */
+static _Atomic uint64_t said;
+
+enum {
+	REFUSED = 1,
+	SAID = 2,
+};
+
+uint64_t ism_coarse_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
+	return ts.tv_sec * 1000ULL + ts.tv_nsec / 1000000;
+}
+
+static int say(int fd, uint32_t caps)
+{
+	int saved = errno, rc;
+
+	rc = real.setsockopt(fd, ISM_SOL, ISM_SO_CAPS_PROCESS, &caps, sizeof(caps)) ? -errno : 0;
+	errno = saved;
+	return rc;
+}
+
+int ism_caps_process(int fd)
+{
+	uint64_t last = atomic_load_explicit(&said, memory_order_relaxed), now;
+
+	if (unlikely(atomic_load(&ism_disabled))) {
+		if (last & SAID) {
+			say(fd, 0);
+			atomic_store(&said, 0);
+		}
+		return -ENOPROTOOPT;
+	}
+	now = ism_coarse_ms();
+	if (unlikely(!last || now - (last >> 2) >= ISM_REMARK_MS)) {
+		last = now << 2 | (say(fd, ISM_CAP_DIRECT) ? REFUSED : SAID);
+		atomic_store(&said, last);
+	}
+	return last & SAID ? 0 : -ENOPROTOOPT;
+}
+
+void ism_caps_never(int fd)
+{
+	uint32_t caps = 0;
+	int saved = errno;
+
+	if (!(atomic_load(&said) & SAID))
+		return;
+	real.setsockopt(fd, ISM_SOL, ISM_SO_CAPS, &caps, sizeof(caps));
+	errno = saved;
+}
+
+void ism_caps_after_fork(void)
+{
+	atomic_store(&said, 0);
+}
+
 void conn_report(struct conn *c, int fd, uint32_t plane, uint32_t reason)
 {
 	struct ism_sock_report r = { .plane = plane, .reason = reason };

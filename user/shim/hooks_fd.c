@@ -21,9 +21,7 @@
 	1UL /* an option was set that rings cannot honour, or it is no TCP socket at all */
 #define TCP_LISTEN 2UL /* listens */
 #define TCP_MARKED 4UL /* and its last mark worked */
-#define TCP_COUNT  8UL /* accepts since, counted in the bits from here on */
-/* So often a listener is marked again: ismredir may have been loaded since. */
-#define REMARK 16
+#define TCP_WHEN   8UL /* time of that mark, ms, in the bits from here on */
 
 static unsigned long tcp_bits(ism_fd_t e)
 {
@@ -100,7 +98,7 @@ static int connect_new(int fd, const struct sockaddr *to, socklen_t len)
 {
 	int rc, saved;
 
-	if (ism_caps_mark(fd))
+	if (ism_caps_process(fd))
 		return real.connect(fd, to, len);
 	rc = real.connect(fd, to, len);
 	/* EINTR: it goes on without us, as with EINPROGRESS: connect(2) */
@@ -134,7 +132,7 @@ static int connect_again(int fd, const struct sockaddr *to, socklen_t len)
 		rc = disconnect(c, fd, to, len);
 	} else {
 		if (!conn_attached(c))
-			ism_caps_mark(fd);
+			ism_caps_process(fd);
 		rc = real.connect(fd, to, len);
 	}
 	conn_done(c);
@@ -150,6 +148,9 @@ ISM_EXPORT int connect(int fd, const struct sockaddr *to, socklen_t len)
 	if (ISM_FD_KIND(e) == ISM_FD_TCP && !(tcp_bits(e) & TCP_NEVER) &&
 	    len >= sizeof(to->sa_family) && to->sa_family != AF_UNSPEC)
 		return connect_new(fd, to, len);
+	/* What is said of the process does not hold for a socket that we must not touch or do not know. */
+	if (len >= sizeof(to->sa_family) && (to->sa_family == AF_INET || to->sa_family == AF_INET6))
+		ism_caps_never(fd);
 	return REAL(connect)(fd, to, len);
 }
 ISM_ALIAS(__connect, connect);
@@ -159,11 +160,11 @@ ISM_ALIAS(__connect, connect);
 ISM_EXPORT int listen(int fd, int backlog)
 {
 	ism_fd_t e = ism_fd_get(fd);
-	unsigned long bits = TCP_LISTEN;
+	unsigned long bits = TCP_LISTEN | ism_coarse_ms() * TCP_WHEN;
 
 	if (ISM_FD_KIND(e) == ISM_FD_TCP && !(tcp_bits(e) & TCP_NEVER)) {
 		if (!ism_caps_mark(fd))
-			bits |= TCP_MARKED | TCP_COUNT;
+			bits |= TCP_MARKED;
 		ism_fd_swap(fd, e, ISM_FD_TCP, tcp_ptr(bits));
 	}
 	return REAL(listen)(fd, backlog);
@@ -186,20 +187,22 @@ static unsigned long unknown_listener(int fd)
 	return TCP_NEVER;
 }
 
-/* Marked anew at the first accept after a mark that failed, and at each REMARKth. */
+/* Marked anew when the last time was ISM_REMARK_MS ago, and at once when we have never seen it. */
 static int listener_is_marked(int fd)
 {
 	ism_fd_t e = ism_fd_get(fd);
 	unsigned long bits = tcp_bits(e);
+	uint64_t now;
 
 	if (!e)
 		bits = unknown_listener(fd);
 	else if (ISM_FD_KIND(e) != ISM_FD_TCP)
 		return 0;
 	if (!(bits & TCP_NEVER)) {
-		if (bits / TCP_COUNT % REMARK == 0)
-			bits = ism_caps_mark(fd) ? bits & ~TCP_MARKED : bits | TCP_MARKED;
-		bits += TCP_COUNT;
+		now = ism_coarse_ms();
+		if (likely(now - bits / TCP_WHEN < ISM_REMARK_MS))
+			return !!(bits & TCP_MARKED);
+		bits = TCP_LISTEN | now * TCP_WHEN | (ism_caps_mark(fd) ? 0 : TCP_MARKED);
 	}
 	ism_fd_swap(fd, e, ISM_FD_TCP, tcp_ptr(bits));
 	return (bits & (TCP_MARKED | TCP_NEVER)) == TCP_MARKED;

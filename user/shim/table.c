@@ -520,6 +520,7 @@ void ism_table_after_fork(void)
 	int threads = !__libc_single_threaded;
 
 	cached_tid = 0;
+	ism_caps_after_fork();
 	for (uint32_t i = 0; i < chunks && i < POOL_DIR; i++)
 		atomic_store(&slots.dir[i], NULL);
 	atomic_store(&slots.used, 0);
