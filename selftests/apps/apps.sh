@@ -218,6 +218,8 @@ app_haproxy()
 	redis_bench "$front" -n 20000 -c 50 -d 1024 -t set,get
 }
 
+SSHD_ARGS=() # further ones
+
 # start_sshd - one that serves only root with a key made here; in a mount namespace of its own, because it
 # insists on a directory in /run
 start_sshd()
@@ -237,7 +239,7 @@ start_sshd()
 	END
 	serve sshd "$PORT" unshare --mount sh -c \
 		'mount -t tmpfs none /run && mkdir -m 755 /run/sshd && exec "$@"' sh \
-		"$(command -v sshd)" -D -e -f "$DIR/sshd.conf" || die "sshd does not start"
+		"$(command -v sshd)" -D -e "${SSHD_ARGS[@]}" -f "$DIR/sshd.conf" || die "sshd does not start"
 }
 
 app sshd accel sshd scp ssh-keygen

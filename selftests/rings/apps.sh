@@ -233,6 +233,16 @@ app_socat-inetd()
 	done
 }
 
+# The same sshd, told not to execute itself again for each connection: a child without privileges, in
+# chroot(2) and under seccomp(2), has the connection first, and then its parent.
+app sshd-privsep accel sshd scp ssh-keygen
+rings sshd-privsep 20000000
+app_sshd-privsep()
+{
+	SSHD_ARGS=(-r)
+	app_sshd
+}
+
 # peers KIND CONNECTIONS BYTES - echo servers of one kind
 peers()
 {
