@@ -808,6 +808,17 @@ static void give_back(struct ism_ep_item *it)
 	ep_kernel_set(it);
 }
 
+/*
+ * Then the kernel goes on reporting it: a child has it, and the mark is one that nobody knows any more; or
+ * ismredird, which was asked for rings, has not closed it yet.
+ */
+static int held_elsewhere(const struct ism_ep_item *it)
+{
+	struct ism_slot *s = it->c->slot;
+
+	return atomic_load(&s->procs) > 1 ? it->marked : s->token != 0;
+}
+
 static void end_item(struct ism_ep_item *it, int plain)
 {
 	struct ism_ep *ep = it->ep;
@@ -820,12 +831,7 @@ static void end_item(struct ism_ep_item *it, int plain)
 		give_back(it);
 	else if (it->parked && !it->inherited)
 		real.epoll_ctl(ep->epfd, EPOLL_CTL_DEL, it->fd, NULL);
-	else if (it->marked && it->fd >= 0 && !it->inherited && it->c &&
-		 atomic_load(&it->c->slot->procs) > 1)
-		/*
-		 * A child has the socket open, so the kernel would go on reporting it, under a mark
-		 * that nobody knows any more.
-		 */
+	else if (it->fd >= 0 && !it->inherited && it->c && held_elsewhere(it))
 		real.epoll_ctl(ep->epfd, EPOLL_CTL_DEL, it->fd, NULL);
 	item_free(it, 1);
 	ism_lock_drop(&ep->lock);
