@@ -430,18 +430,10 @@ static void refused(struct conn *c, int error)
 				       again ? ISM_SLOT_CANDIDATE : ISM_SLOT_PLAIN);
 }
 
-void conn_answer(uint32_t index, uint64_t token, int error, uint32_t reason,
-		 const struct ism_attach *a)
+static void take_answer(struct conn *c, int error, const struct ism_attach *a)
 {
-	struct conn *c = conn_by_index(index);
-	int fd, first;
+	int fd = conn_any_fd(c), first;
 
-	(void)reason;
-	if (!c || c->slot->token != token || !atomic_exchange(&c->asked, 0)) {
-		drop_answer(a);
-		return;
-	}
-	fd = conn_any_fd(c);
 	if (error || fd < 0 || atomic_load(&c->closing) || atomic_load(&ism_disabled)) {
 		drop_answer(a);
 		refused(c, error ? error : -ESTALE);
@@ -459,11 +451,31 @@ void conn_answer(uint32_t index, uint64_t token, int error, uint32_t reason,
 		return;
 	}
 	ism_dmb_stats(c->peer)->pid = getpid();
+	ism_dmb_rx(c->peer)->how = ism_barrier_works() ? ISM_RX_BARRIER : 0;
 	io_stats_tx(c);
 	if (first)
 		atomic_store(&c->slot->state, ISM_SLOT_ATTACHED);
 	conn_report(c, fd, ISM_PLANE_DIRECT, 0);
 	epoll_conn_attached(c);
+}
+
+void conn_answer(uint32_t index, uint64_t token, int error, uint32_t reason,
+		 const struct ism_attach *a)
+{
+	struct conn *c = conn_by_index(index);
+
+	(void)reason;
+	if (!c) {
+		drop_answer(a);
+		return;
+	}
+	/* Another thread may close it meanwhile. */
+	atomic_fetch_add(&c->users, 1);
+	if (atomic_load(&c->closing) || c->slot->token != token || !atomic_exchange(&c->asked, 0))
+		drop_answer(a);
+	else
+		take_answer(c, error, a);
+	conn_done_slow(c);
 }
 
 static int random_share(struct ism_slot *s)

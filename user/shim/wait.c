@@ -253,9 +253,13 @@ int ism_barrier_works(void)
 
 void ism_barrier(void)
 {
+	int saved = errno;
+
 	atomic_thread_fence(memory_order_seq_cst);
-	if (registered)
-		real.syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0);
+	/* A seccomp filter that came later may forbid it: from then on the writers have to fence. */
+	if (registered && real.syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0))
+		registered = 0;
+	errno = saved;
 }
 
 /* What was armed before, and found nobody writing, had its barrier then. */
@@ -321,6 +325,8 @@ void conn_arm(struct conn *c, int want)
 {
 	struct ism_slot *s = c->slot;
 
+	if (want & ISM_WANT_DATA && unlikely(!registered))
+		ism_dmb_rx(c->peer)->how = 0;
 	if (want & ISM_WANT_DATA)
 		arm(&s->want_data, &s->armed_word, &ism_dmb_rx(c->peer)->want_data,
 		    conn_word(c, ISM_WANT_DATA), s);
