@@ -22,6 +22,8 @@
 /* A refusal that may pass: ask again after so many further messages. */
 #define AGAIN_MSGS 2000
 #define SOON_MSGS  16
+/* No record of the connection, so many times: there is none. */
+#define ASK_IN_VAIN 4
 
 uint32_t ism_after_msgs = AFTER_MSGS;
 uint64_t ism_after_bytes = AFTER_BYTES;
@@ -463,15 +465,17 @@ void conn_answer(uint32_t index, uint64_t token, int error, uint32_t reason,
 		 const struct ism_attach *a)
 {
 	struct conn *c = conn_by_index(index);
+	struct ism_slot *s;
 
 	(void)reason;
 	if (!c) {
 		drop_answer(a);
 		return;
 	}
-	/* Another thread may close it meanwhile. */
+	/* Another thread may close it meanwhile, or has. */
 	atomic_fetch_add(&c->users, 1);
-	if (atomic_load(&c->closing) || c->slot->token != token || !atomic_exchange(&c->asked, 0))
+	s = c->slot;
+	if (!s || atomic_load(&c->closing) || s->token != token || !atomic_exchange(&c->asked, 0))
 		drop_answer(a);
 	else
 		take_answer(c, error, a);
@@ -495,10 +499,16 @@ static void ask(struct conn *c, int fd)
 	uint32_t state = ISM_SLOT_CANDIDATE;
 	int saved = errno, rc;
 
-	if (real.getsockopt(fd, ISM_SOL, ISM_SO_INFO, &i, &len) || !i.token ||
+	if (real.getsockopt(fd, ISM_SOL, ISM_SO_INFO, &i, &len) ||
 	    i.flags & (ISM_SOCK_PINNED | ISM_SOCK_ENROLLED) ||
-	    (i.flags & ISM_SOCK_ESTABLISHED && !(i.peer_caps & ISM_CAP_DIRECT))) {
+	    (i.token && i.flags & ISM_SOCK_ESTABLISHED && !(i.peer_caps & ISM_CAP_DIRECT)) ||
+	    (!i.token && ++s->asked_in_vain >= ASK_IN_VAIN)) {
 		atomic_compare_exchange_strong(&s->state, &state, ISM_SLOT_PLAIN);
+		goto out;
+	}
+	/* The record of an accepted connection is made when it is asked for, and may not be there at once. */
+	if (!i.token) {
+		ask_later(s, SOON_MSGS);
 		goto out;
 	}
 	if (!(i.flags & ISM_SOCK_PAIRED) || i.word != ISM_WORD_ON || random_share(s)) {

@@ -102,7 +102,7 @@ struct ism_slot {
 	_Atomic uint32_t
 		kernel_rx; /* tasks that may be inside a kernel receive or poll of a candidate */
 	_Atomic uint32_t kernel_tx; /* tasks that may be inside a kernel send of a candidate */
-	_Atomic uint32_t asked_ms; /* when, CLOCK_MONOTONIC */
+	uint32_t asked_in_vain; /* BPF knew nothing of the connection */
 
 	/* receiving side: under rx_lock, or atomic */
 	struct ism_lock rx_lock __attribute__((aligned(64)));
