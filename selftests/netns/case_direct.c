@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <ismredir/maps.h>
 #include <ismredir/option.h>
@@ -224,6 +225,150 @@ static void direct_or_nothing(void)
 	pair_close(&p);
 }
 
+/* ---------------------------------------------------------------- said of a process */
+
+static void cannot_direct(int fd)
+{
+	set_caps(fd, 0);
+}
+
+static void say_of_process(int fd, uint32_t caps)
+{
+	EXPECT(!setsockopt(fd, ISM_SOL, ISM_SO_CAPS_PROCESS, &caps, sizeof(caps)),
+	       "ISM_SO_CAPS_PROCESS: %s", strerror(errno));
+}
+
+/* A client that says nothing of its socket: what is said of its process? */
+static void expect_client(int listener, void (*prepare)(int fd), bool direct)
+{
+	struct pair p = pair_on(listener, prepare);
+
+	if (direct)
+		expect_direct(&p);
+	else
+		expect_info(&p, 0, ISM_CAP_DIRECT, PAIRED | ISM_SOCK_ENROLLED, 0);
+	warm_up(&p);
+	close_conn(&p);
+}
+
+static void expect_child(int listener, bool direct)
+{
+	pid_t child = fork();
+	int status;
+
+	if (!child) {
+		expect_client(listener, NULL, direct);
+		_exit(0);
+	}
+	EXPECT(child > 0 && waitpid(child, &status, 0) == child && !status, "the child");
+}
+
+static void direct_process(void)
+{
+	int l = listen_on(0, can_direct);
+
+	step("nothing said");
+	expect_client(l, NULL, false);
+	step("said of the process");
+	say_of_process(l, ISM_CAP_DIRECT);
+	expect_client(l, NULL, true);
+	step("a socket of which something else is said");
+	expect_client(l, cannot_direct, false);
+	step("a child says it for itself");
+	expect_child(l, false);
+	expect_client(l, NULL, true);
+	step("taken back");
+	say_of_process(l, 0);
+	expect_client(l, NULL, false);
+	close(l);
+}
+
+/* The passive end has no record before somebody asks, and nobody can tell. */
+static void late_record(int listener, void (*prepare)(int fd), int shut)
+{
+	struct pair p = pair_on(listener, prepare);
+
+	lane_send(&p.up, 5000);
+	lane_drain(&p.up);
+	lane_send(&p.down, 77);
+	lane_drain(&p.down);
+	step("not asked for");
+	check_live();
+	/* Half a connection is one still. */
+	if (shut & 1)
+		shutdown(p.c, SHUT_WR);
+	if (shut & 2)
+		shutdown(p.s, SHUT_WR);
+	step("asked for");
+	expect_direct(&p);
+	if (!shut)
+		check_live();
+	close_conn(&p);
+}
+
+static void direct_late(void)
+{
+	int l = listen_on(0, can_direct);
+
+	for (int shut = 0; shut < 3; shut++)
+		late_record(l, can_direct, shut);
+	close(l);
+}
+
+/* A server that takes the saved SYN away finds no record by itself; its partner makes it one. */
+static void direct_saved_syn(void)
+{
+	struct pair p = pair_on(listen_on(0, can_direct), can_direct);
+	char syn[256];
+	socklen_t len = sizeof(syn);
+
+	EXPECT(!getsockopt(p.s, IPPROTO_TCP, TCP_SAVED_SYN, syn, &len) && len > 0, "no SYN");
+	EXPECT(!info_of(p.s).token, "a record without a SYN");
+	EXPECT(info_of(p.c).flags == PAIRED, "the partner");
+	expect_direct(&p);
+	warm_up(&p);
+	pair_close(&p);
+}
+
+static int listen_on_any6(void)
+{
+	struct sockaddr_in6 a = { .sin6_family = AF_INET6 };
+	int fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	can_direct(fd);
+	if (bind(fd, (void *)&a, sizeof(a)) || listen(fd, 16))
+		fail_errno("listen on ::");
+	return fd;
+}
+
+static void by_address(int listener, const char *address)
+{
+	struct pair p = { .listener = listener };
+	struct addr a;
+
+	addr_parse(&a, address, sock_port(listener, false));
+	p.c = socket(a.ss.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	can_direct(p.c);
+	if (connect(p.c, (void *)&a.ss, a.len))
+		fail_errno("connect to %s", address);
+	p.s = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+	step(address);
+	check_live();
+	expect_direct(&p);
+	check_live();
+	close_conn(&p);
+}
+
+/* What is read from the passive socket later is what its handshake would have shown. */
+static void direct_families(void)
+{
+	int l = listen_on_any6();
+
+	by_address(l, "127.0.0.1");
+	by_address(l, "::1");
+	close(l);
+}
+
 /* ---------------------------------------------------------------- listeners */
 
 static int another_listener(int port, void (*prepare)(int fd))
@@ -428,6 +573,10 @@ const struct test_case direct_cases[] = {
 	{ "direct_client_only", direct_client_only },
 	{ "direct_server_only", direct_server_only },
 	{ "direct_or_nothing", direct_or_nothing },
+	{ "direct_process", direct_process },
+	{ "direct_late", direct_late },
+	{ "direct_saved_syn", direct_saved_syn },
+	{ "direct_families", direct_families },
 	{ "direct_listener", direct_listener },
 	{ "direct_reload", direct_reload },
 	{ "direct_tfo", direct_tfo },

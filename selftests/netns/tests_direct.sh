@@ -36,6 +36,52 @@ test_direct_server_only()
 	direct_case direct_server_only "accel both ends=2"
 }
 
+test_direct_process()
+{
+	direct_case direct_process -
+}
+
+# late_case CASE HOOK-WORDS - both ends are shown before the record of the second is made, and after;
+# nothing stays in the table
+late_case()
+{
+	needs_plane
+	load
+	in_ns "$B/netns/cases" --cgroup "$CG" --check "$HOOK $2" "$1" || fail "case $1: status $?"
+	within 5 no_conns || fail "records stay: $(ism conns)"
+	unload
+}
+
+test_direct_late()
+{
+	late_case direct_late "tcp ends=2 reason=direct_wait sum=5077"
+	late_case direct_saved_syn ""
+}
+
+# The two views of a connection, without what is not the same at each look.
+test_direct_families()
+{
+	local n
+
+	cat >"$DIR/see" <<-'END'
+	#!/bin/bash
+	n=$(cat "$DIR/n" 2>/dev/null || echo 0)
+	echo $((n + 1)) >"$DIR/n"
+	"$ISMREDIR" -j conns | jq -S '.conns | sort_by(.token)' | grep -v age >"$DIR/see.$n"
+	END
+	chmod 755 "$DIR/see"
+	needs_plane
+	load
+	in_ns "$B/netns/cases" --cgroup "$CG" --check "$DIR/see" direct_families
+	unload
+	for n in 0 2; do
+		[ "$(jq length "$DIR/see.$n")" = 2 ] || fail "ends: $(cat "$DIR/see.$n")"
+		diff "$DIR/see.$n" "$DIR/see.$((n + 1))" || fail "views"
+	done
+	[ "$(jq -r 'map(.family) | unique | join(" ")' "$DIR/see.0" "$DIR/see.2" | xargs)" = "inet inet6" ] ||
+		fail "families: $(cat "$DIR/see.0" "$DIR/see.2")"
+}
+
 test_direct_listener()
 {
 	direct_case direct_listener -
