@@ -106,6 +106,8 @@
 	  "nothing to do; the connection goes on by TCP")                                          \
 	R(SPAWN, 0x0314, "spawn", "the socket was inherited by a spawned program",                 \
 	  "open sockets with SOCK_CLOEXEC")                                                        \
+	R(SECCOMP, 0x0315, "seccomp", "the process put itself under a filter of system calls",     \
+	  "such a filter may kill for calls that rings need; nothing to do")                       \
 	R(MAP_FULL, 0x0401, "map_full", "the connection table is full",                            \
 	  "load with a larger --max-conns")                                                        \
 	R(FOREIGN_SOCKMAP, 0x0402, "foreign_sockmap", "another tool's sockmap holds the socket",    \

@@ -88,7 +88,7 @@ int ism_caps_process(int fd)
 	uint64_t last = atomic_load_explicit(&said, memory_order_relaxed), now;
 
 	if (unlikely(atomic_load(&ism_disabled))) {
-		if (last & SAID) {
+		if (last & SAID && !atomic_load(&ism_confined)) {
 			say(fd, 0);
 			atomic_store(&said, 0);
 		}
@@ -107,7 +107,7 @@ void ism_caps_never(int fd)
 	uint32_t caps = 0;
 	int saved = errno;
 
-	if (!(atomic_load(&said) & SAID))
+	if (!(atomic_load(&said) & SAID) || atomic_load(&ism_confined))
 		return;
 	real.setsockopt(fd, ISM_SOL, ISM_SO_CAPS, &caps, sizeof(caps));
 	errno = saved;
@@ -148,7 +148,7 @@ int conn_any_fd(struct conn *c)
 
 void conn_start(int fd, int nonblock)
 {
-	struct conn *c = conn_alloc();
+	struct conn *c = atomic_load(&ism_disabled) ? NULL : conn_alloc();
 
 	if (!c)
 		return;

@@ -10,7 +10,7 @@
 #define FREEZE_NS  2000000000ULL
 #define FREEZE_TRY 10 /* ms between looks */
 
-_Atomic uint32_t ism_disabled;
+_Atomic uint32_t ism_disabled, ism_confined;
 
 void conn_demote_tx(struct conn *c, uint32_t reason)
 {
@@ -122,6 +122,21 @@ static void demote_one(struct conn *c, void *arg)
 
 	if (fd >= 0)
 		conn_demote(c, fd, *(uint32_t *)arg);
+}
+
+static void leave_one(struct conn *c, void *arg)
+{
+	int fd = conn_any_fd(c);
+
+	if (fd >= 0)
+		ism_fd_leave(fd, *(uint32_t *)arg, 1);
+}
+
+void ism_confine(uint32_t reason)
+{
+	atomic_store(&ism_disabled, 1);
+	atomic_store(&ism_confined, 1);
+	conn_each(leave_one, &reason);
 }
 
 void ism_disable(uint32_t reason)

@@ -12,7 +12,9 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <linux/seccomp.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -642,6 +644,33 @@ URING_HOOK(io_uring_queue_init_mem,
 	   (unsigned int n, struct io_uring *r, struct io_uring_params *p, void *buf, size_t len),
 	   (n, r, p, buf, len))
 
+/* ---------------------------------------------------------------- seccomp */
+
+/*
+ * A filter may kill for what the application itself never calls, and ours are sendmsg(), getsockopt(),
+ * ppoll() and others. sshd's child without privileges is such a one.
+ */
+ISM_EXPORT int prctl(int op, ...)
+{
+	unsigned long a[4];
+	va_list ap;
+
+	va_start(ap, op);
+	for (int i = 0; i < 4; i++)
+		a[i] = va_arg(ap, unsigned long);
+	va_end(ap);
+	if (op == PR_SET_SECCOMP)
+		ism_confine(ISM_R_SECCOMP);
+	return REAL(prctl)(op, a[0], a[1], a[2], a[3]);
+}
+
+/* Without the arguments of a filter it is a question what the kernel can: libseccomp asks. */
+static int confines(long op, long flags, long filter)
+{
+	return (op == SECCOMP_SET_MODE_STRICT && !flags) ||
+	       (op == SECCOMP_SET_MODE_FILTER && filter);
+}
+
 /* ---------------------------------------------------------------- syscall() */
 
 #define CLONE_VM_FLAG 0x100UL
@@ -815,6 +844,12 @@ static long raw_process(struct raw *r)
 		return execveat(a[0], (void *)a[1], (void *)a[2], (void *)a[3], a[4]);
 	case SYS_exit_group:
 		_exit(a[0]);
+	case SYS_prctl:
+		return prctl(a[0], a[1], a[2], a[3], a[4]);
+	case SYS_seccomp:
+		if (confines(a[0], a[1], a[2]))
+			ism_confine(ISM_R_SECCOMP);
+		return raw_call(r);
 	default: /* SYS_io_uring_setup */
 		ism_disable(ISM_R_IO_URING);
 		return raw_call(r);
@@ -877,6 +912,8 @@ ISM_EXPORT long syscall(long nr, ...)
 	case SYS_execve:
 	case SYS_execveat:
 	case SYS_exit_group:
+	case SYS_prctl:
+	case SYS_seccomp:
 	case SYS_io_uring_setup:
 		return raw_process(&r);
 	default:

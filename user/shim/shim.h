@@ -536,7 +536,9 @@ int conn_demote(struct conn *c, int fd, uint32_t reason);
 void conn_demote_tx(struct conn *c, uint32_t reason);
 /** ism_disable() - no more rings in this process; demote all. For io_uring and the like. */
 void ism_disable(uint32_t reason);
-extern _Atomic uint32_t ism_disabled;
+/** ism_confine() - as ism_disable(), and from now on no system call but what the application makes */
+void ism_confine(uint32_t reason);
+extern _Atomic uint32_t ism_disabled, ism_confined;
 
 /* hooks_fd.c */
 
