@@ -234,13 +234,26 @@ app_socat-inetd()
 }
 
 # The same sshd, told not to execute itself again for each connection: a child without privileges, in
-# chroot(2) and under seccomp(2), has the connection first, and then its parent.
-app sshd-privsep accel sshd scp ssh-keygen
-rings sshd-privsep 20000000
+# chroot(2) and under seccomp(2), has the connection first, so it stays on TCP; nobody may be killed by that.
+app sshd-privsep accel sshd scp ssh ssh-keygen
+rings sshd-privsep 0
+also sshd-privsep early
 app_sshd-privsep()
 {
+	local file n ssh
+
+	# shellcheck disable=SC2034 # for start_sshd
 	SSHD_ARGS=(-r)
-	app_sshd
+	file=$(blob 8m 8M)
+	start_sshd
+	ssh=(ssh -p "$PORT" -i "$DIR/key" -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null
+		-o BatchMode=yes -q -F none root@127.0.0.1)
+	for n in {1..15}; do
+		inbox "${ssh[@]}" 'cat; echo end' <"$file" >"$DIR/got" || die "ssh, time $n: exit $?"
+		[ "$(tail -c 4 "$DIR/got")" = end ] || die "ssh, time $n, lost the end of the stream"
+	done
+	truncate -s -4 "$DIR/got"
+	same "$file" "$DIR/got" "what came back from ssh differs"
 }
 
 # peers KIND CONNECTIONS BYTES - echo servers of one kind

@@ -109,7 +109,7 @@ app_redis-suite()
 }
 
 # memcached's own suite, as far as it does not need the debugging build.
-app memcached-suite lifecycle memcached prove apt-get dpkg-source
+app memcached-suite lifecycle memcached prove cc apt-get dpkg-source
 long memcached-suite
 app_memcached-suite()
 {
@@ -118,7 +118,7 @@ app_memcached-suite()
 	src=$(source_of memcached) || src=
 	[ -n "$src" ] || { echo "apt-get gets no source of memcached" >"$DIR/skip" && return; }
 	ln -s "$(command -v memcached)" "$src/memcached-debug"
-	ln -s "$(command -v memcached)" "$src/memcached"
+	cc -o "$src/timedrun" "$src/timedrun.c" || die "cannot build what starts memcached"
 	suite_of "$src" prove -f -j2 t/
 }
 
