@@ -50,8 +50,9 @@ class Client:
 
     def __init__(self, path, hello=True, timeout=10):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.sock.settimeout(timeout)
+        # blocking: a full queue of the listener is EAGAIN for anybody else
         self.sock.connect(path)
+        self.sock.settimeout(timeout)
         self.seq = 100
         self.page_fd = -1
         if hello:
