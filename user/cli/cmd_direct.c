@@ -169,11 +169,11 @@ static int show(const struct cli *c, struct sink *k, const char *name, const cha
 	return CLI_OK;
 }
 
-int cmd_dmbs(struct cli *c, int argc, char **argv)
+/* What ismredird has of one kind: @fetch fills the sink. */
+static int list(struct cli *c, int argc, char **argv, const char *name, const char *empty,
+		const char *const *columns,
+		int (*fetch)(int fd, struct sink *k, struct ism_err *err))
 {
-	static const char *const columns[] = { "Owner Token", "Peer Token", ">Fabric",	">Ring",
-					       ">Fill",	      ">Written",   ">Msgs",	">Owner",
-					       ">Writer",     ">UID",	    "Attached", NULL };
 	struct ism_err err = {};
 	struct sink k = {};
 	int fd, rc;
@@ -187,29 +187,34 @@ int cmd_dmbs(struct cli *c, int argc, char **argv)
 		k.array = json_object_new_array();
 	else
 		k.table = cli_table(columns);
-	rc = ism_control_list(fd, one_dmb, &k, &err);
+	rc = fetch(fd, &k, &err);
 	close(fd);
-	return show(c, &k, "dmbs", "no DMBs", rc, &err);
+	return show(c, &k, name, empty, rc, &err);
+}
+
+static int fetch_dmbs(int fd, struct sink *k, struct ism_err *err)
+{
+	return ism_control_list(fd, one_dmb, k, err);
+}
+
+static int fetch_fabrics(int fd, struct sink *k, struct ism_err *err)
+{
+	return ism_control_fabrics(fd, one_fabric, k, err);
+}
+
+int cmd_dmbs(struct cli *c, int argc, char **argv)
+{
+	static const char *const columns[] = { "Owner Token", "Peer Token", ">Fabric",	">Ring",
+					       ">Fill",	      ">Written",   ">Msgs",	">Owner",
+					       ">Writer",     ">UID",	    "Attached", NULL };
+
+	return list(c, argc, argv, "dmbs", "no DMBs", columns, fetch_dmbs);
 }
 
 int cmd_fabrics(struct cli *c, int argc, char **argv)
 {
 	static const char *const columns[] = { ">#",	"Name",	   "Fabric",  "GID", "Capable of",
 					       ">DMBs", ">Memory", ">Pooled", NULL };
-	struct ism_err err = {};
-	struct sink k = {};
-	int fd, rc;
 
-	if (cli_no_args(c, argc, argv))
-		return CLI_USAGE;
-	fd = ism_control_open(&err);
-	if (fd < 0)
-		return cli_error(c, &err, fd);
-	if (c->json)
-		k.array = json_object_new_array();
-	else
-		k.table = cli_table(columns);
-	rc = ism_control_fabrics(fd, one_fabric, &k, &err);
-	close(fd);
-	return show(c, &k, "fabrics", "no fabrics", rc, &err);
+	return list(c, argc, argv, "fabrics", "no fabrics", columns, fetch_fabrics);
 }
