@@ -127,7 +127,7 @@ static void arm(struct ism_ep_item *it)
 		else if (c->ep_told == 1)
 			/*
 			 * EPOLLET and room was reported. A send that finds none makes the next one due:
-			 * io.c calls epoll_conn_changed() at the next send when this is not the state
+			 * tx.c calls epoll_conn_changed() at the next send when this is not the state
 			 * that it told last, and then we look again and arm for it.
 			 */
 			c->ep_told = 2;

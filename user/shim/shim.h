@@ -6,7 +6,8 @@
  *   table.c    file descriptor -> what we know of it; slots in shared memory
  *   conn.c     life of a connection: candidate, attached, closed; what BPF is told
  *   daemon.c   the non-blocking client of ismredird
- *   io.c       bytes: the switch rule, ring and TCP, one direction each
+ *   rx.c, tx.c bytes: the switch rule, ring and TCP, one direction each
+ *   io.c       what both need, and what is ready
  *   wait.c     spinning, sleeping, doorbells
  *   demote.c   back to TCP at a byte position
  *   hooks_io.c read, write, send, recv and their kin
@@ -369,7 +370,7 @@ int ism_private_fd(int fd);
 /** ism_host() - the page that ismredird shares, or a default that says OFF */
 const struct ism_host_page *ism_host(void);
 
-/* io.c: only after conn_rx_begin() / conn_tx_begin() returned 1 */
+/* rx.c, tx.c, io.c: only after conn_rx_begin() / conn_tx_begin() returned 1 */
 
 /**
  * conn_recv() - receive with the meaning of recvmsg(2)
@@ -504,7 +505,7 @@ uint64_t ism_ticks(void);
 uint64_t ism_to_ticks(uint64_t ns);
 int ism_my_cpu(void);
 
-/* Between io.c, wait.c and demote.c */
+/* Between rx.c, tx.c, io.c, wait.c and demote.c */
 
 /** io_serve() - the partner froze its ring or closed: send again what it has not read. tx_lock held. */
 void io_serve(struct conn *c, int fd);
