@@ -9,6 +9,7 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/resource.h>
@@ -248,9 +249,27 @@ static void end_rings(struct conn *c, int fd)
 	conn_ring(c, ISM_WANT_DATA | ISM_WANT_SPACE);
 }
 
+/*
+ * While a request lies unread in the queue of ismredird the socket that came with it is open there, so
+ * close() ends nothing: a daemon that stands still would keep the partner waiting. Do what close() would.
+ */
+static void end_asked(struct conn *c, int fd)
+{
+	static const struct sockaddr nobody = { .sa_family = AF_UNSPEC };
+	int unread = 0;
+
+	if (conn_attached(c) || !atomic_load(&c->asked) || atomic_load(&c->slot->procs) != 1)
+		return;
+	if (lingers_zero(fd) || (!real.ioctl(fd, FIONREAD, &unread) && unread))
+		real.connect(fd, &nobody, sizeof(nobody)); /* RST */
+	else
+		real.shutdown(fd, SHUT_RDWR);
+}
+
 static void last_fd(struct conn *c, int fd)
 {
 	end_rings(c, fd);
+	end_asked(c, fd);
 	atomic_store(&c->closing, 1);
 	if (!atomic_load(&c->users))
 		conn_release(c);
@@ -304,7 +323,10 @@ static void exit_one(struct conn *c, void *arg)
 	int fd = conn_any_fd(c);
 
 	(void)arg;
-	if (fd < 0 || !conn_attached(c))
+	if (fd < 0)
+		return;
+	end_asked(c, fd);
+	if (!conn_attached(c))
 		return;
 	io_stats_tx(c);
 	io_stats_rx(c);
