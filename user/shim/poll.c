@@ -230,9 +230,12 @@ static void refresh(struct set *s)
 		short events = s->fds[o->at].events;
 
 		if (o->ring && unlikely(atomic_load(&o->c->closing))) {
-			/* The kernel's poll() keeps the file of a descriptor that is closed meanwhile. */
+			/*
+			 * The kernel's poll() keeps the file of a descriptor that is closed meanwhile and
+			 * goes on; we have lost it. POLLNVAL, rather than to wait for nothing.
+			 */
 			leave_conn(o, -1);
-			s->k[o->at].fd = -1;
+			s->k[o->at].fd = INT_MAX;
 		}
 		if (o->ring && conn_out_is_ring(o->c))
 			events &= ~OUT_EVENTS;
