@@ -300,3 +300,31 @@ app_without-anything()
 	stop_programs
 	! crashed || die "$(crashed | head -n 1)"
 }
+
+# A partner writes nonsense into its rings: it loses its connections, nobody else notices.
+app hostile-partner lifecycle python3
+app_hostile-partner()
+{
+	local server good
+
+	under_run
+	start_daemon
+	load --plane direct --port 7000-7009
+	serve echo "$PORT" "$PYTHON" "$RINGS/peers.py" thread "$PORT" || die "peers.py does not start"
+	server=$PID
+	start good "$PYTHON" "$RINGS/peers.py" talk "$PORT" 4 20000000
+	good=$PID
+	CLIENT_BY=()
+	inbox "$PYTHON" "$RINGS/hostile.py" "$ISMREDIR_SOCK" "$PORT" "$ROUNDS" >"$DIR/note" ||
+		die "hostile.py: exit $?"
+	CLIENT_BY=("${UNDER_RUN[@]}")
+	ended "$good" "the transfer beside it"
+	inbox "$PYTHON" "$RINGS/peers.py" talk "$PORT" 4 1000000 || die "the echo differs afterwards"
+	! gone "$server" || die "the server is gone: $(tail -n 3 "$DIR/echo.log")"
+	! crashed || die "$(crashed | head -n 1)"
+	[ "$(ism -j status | json .reasons.hostile)" -gt 0 ] || die "no nonsense was noticed: $(reasons)"
+	stop_programs
+	within 10 all_detached || die "ismredird keeps rings: $(ism dmbs)"
+	unload
+	stop_daemon
+}
