@@ -60,6 +60,7 @@ void io_break(struct conn *c, int fd)
 	s->tx_reason = ISM_R_HOSTILE;
 	atomic_store(&s->tx_state, ISM_TX_FOREVER);
 	s->rx_err = -ECONNRESET;
+	conn_report(c, fd, ISM_PLANE_TCP, ISM_R_HOSTILE);
 	real.shutdown(fd, SHUT_RDWR);
 }
 
