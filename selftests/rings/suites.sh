@@ -103,8 +103,7 @@ app_redis-suite()
 		pubsubshard info limits; do
 		units+=(--single "unit/$unit")
 	done
-	units+=(--single integration/redis-cli --single integration/redis-benchmark --single integration/replication
-		--single integration/replication-psync --single integration/block-repl)
+	units+=(--single integration/redis-cli --single integration/redis-benchmark --single integration/block-repl)
 	suite_of "$src" ./runtest --clients 2 --no-latency --timeout 120 "${units[@]}"
 }
 
