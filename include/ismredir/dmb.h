@@ -82,12 +82,15 @@ struct ism_dmb_static {
  * @cpu: CPU on which the partner last ran
  * @want_space: nonzero while the partner sleeps for space in this ring: changes with each sleep, and
  *              the owner rings once for each value. 0: does not sleep.
+ * @stamp: the clock of its CPU (time-stamp counter) when it published last: lets a reader of many
+ *         rings serve them in order. Only a hint.
  */
 struct ism_dmb_tx {
 	__u64 prod;
 	__u32 cpu;
 	__u32 want_space;
-	__u8 reserved[48];
+	__u64 stamp;
+	__u8 reserved[40];
 };
 
 /**

@@ -116,7 +116,7 @@ extern const char *const nl_work_names[NL_WORKS];
 
 /* sock.c */
 extern uint64_t nl_spurious; /* EAGAIN that a blocking socket had no right to give */
-void nl_die(const char *what);
+void nl_die(const char *what) __attribute__((noreturn));
 uint64_t nl_now(void);
 uint64_t nl_cpu_ns(void);
 void *nl_alloc(size_t size);

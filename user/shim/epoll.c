@@ -322,15 +322,28 @@ static int scan_nests(struct wait *w, int n)
 	return n;
 }
 
-static int scan(struct wait *w, int n)
-{
-	struct ism_ep *ep = w->ep;
-	struct ep_link *l = ep->hot.next, *last = ep->hot.prev, *next;
-	int end = ep_link_empty(&ep->hot);
-	struct seen s;
-	uint32_t r;
+/* So many hot items are reported in the order in which their bytes were sent. */
+#define SORTED 64
 
-	for (; !end && n < w->max; l = next) {
+struct found {
+	struct ism_ep_item *it;
+	struct seen s;
+	uint64_t stamp;
+	uint32_t ready;
+};
+
+static uint64_t stamp_of(const struct ism_ep_item *it, uint32_t ready)
+{
+	return ready & EP_INS ? ism_dmb_tx(it->c->own)->stamp : 0;
+}
+
+/* What is due, in the order of the list. */
+static int first_pass(struct ism_ep *ep, struct found *f, int max)
+{
+	struct ep_link *l = ep->hot.next, *last = ep->hot.prev, *next;
+	int end = ep_link_empty(&ep->hot), k = 0;
+
+	for (; !end && k < max; l = next) {
 		struct ism_ep_item *it = ep_of(l, hot);
 
 		end = l == last;
@@ -340,12 +353,70 @@ static int scan(struct wait *w, int n)
 			ep_link_del(l);
 			continue;
 		}
-		r = due(it, &s);
-		if (r)
-			n = answer(w, it, tcp_out(it, r), &s, n);
-		else if (++it->idle >= COLD_LOOKS)
+		f[k].ready = due(it, &f[k].s);
+		if (f[k].ready) {
+			f[k].it = it;
+			f[k].stamp = stamp_of(it, f[k].ready);
+			k++;
+		} else if (++it->idle >= COLD_LOOKS) {
 			cool(it);
+		}
 	}
+	return k;
+}
+
+/*
+ * Somebody may have written to X, which we had passed, and then to Y, which we then found. Kernel epoll
+ * would report X first, and programs count on that. So look again at those before the last find, and take
+ * what was sent before now: what came later may have such a predecessor, too, and has time.
+ */
+static int second_pass(struct ism_ep *ep, struct found *f, int k, int max)
+{
+	struct ism_ep_item *last = f[k - 1].it;
+	uint64_t now = ism_ticks();
+	int known = 0, n = k;
+
+	for (struct ep_link *l = ep->hot.next; n < max && ep_of(l, hot) != last; l = l->next) {
+		struct ism_ep_item *it = ep_of(l, hot);
+
+		if (known < k && f[known].it == it) {
+			known++;
+			continue;
+		}
+		f[n].ready = due(it, &f[n].s);
+		if (!f[n].ready)
+			continue;
+		f[n].it = it;
+		f[n].stamp = stamp_of(it, f[n].ready);
+		if ((int64_t)(f[n].stamp - now) <= 0)
+			n++;
+	}
+	return n;
+}
+
+static void by_stamp(struct found *f, int n)
+{
+	for (int i = 1, j; i < n; i++) {
+		struct found x = f[i];
+
+		for (j = i; j && (int64_t)(f[j - 1].stamp - x.stamp) > 0; j--)
+			f[j] = f[j - 1];
+		f[j] = x;
+	}
+}
+
+static int scan(struct wait *w, int n)
+{
+	struct found f[SORTED];
+	int max = w->max - n < SORTED ? w->max - n : SORTED, k;
+
+	k = first_pass(w->ep, f, max);
+	if (k && w->ep->hot.next != &f[k - 1].it->hot) {
+		k = second_pass(w->ep, f, k, max);
+		by_stamp(f, k);
+	}
+	for (int i = 0; i < k; i++)
+		n = answer(w, f[i].it, tcp_out(f[i].it, f[i].ready), &f[i].s, n);
 	return n;
 }
 

@@ -174,6 +174,7 @@ void conn_shutdown(struct conn *c, int how)
 	if (how != SHUT_RD && !ism_lock_take(&s->tx_lock)) {
 		if (atomic_load(&s->tx_state) == ISM_TX_RING) {
 			s->tx.flags |= ISM_PROD_FIN;
+			ism_dmb_tx(c->peer)->stamp = ism_ticks();
 			ism_ring_tx_publish(&s->tx, c->peer);
 			conn_ring(c, ISM_WANT_DATA);
 		}

@@ -202,6 +202,12 @@ static void tell_cpu(struct conn *c)
 	__atomic_store_n(&ism_dmb_tx(c->peer)->cpu, cpu, __ATOMIC_RELAXED);
 }
 
+static void publish(struct conn *c)
+{
+	ism_dmb_tx(c->peer)->stamp = ism_ticks();
+	ism_ring_tx_publish(&c->slot->tx, c->peer);
+}
+
 /* Copy as much as fits, published piece by piece. */
 static ssize_t ring_put(struct conn *c, int fd, struct cursor *k)
 {
@@ -221,7 +227,7 @@ static ssize_t ring_put(struct conn *c, int fd, struct cursor *k)
 		done += n;
 		unpublished += n;
 		if (unpublished >= ISM_RING_PIECE) {
-			ism_ring_tx_publish(&s->tx, c->peer);
+			publish(c);
 			unpublished = 0;
 			if (k->left)
 				conn_ring(c, ISM_WANT_DATA);
@@ -233,7 +239,7 @@ static ssize_t ring_put(struct conn *c, int fd, struct cursor *k)
 	}
 	if (!done)
 		return -EAGAIN;
-	ism_ring_tx_publish(&s->tx, c->peer);
+	publish(c);
 	s->tx_bytes += done;
 	s->tx_msgs++;
 	io_stats_tx(c);
@@ -406,7 +412,7 @@ static ssize_t ring_fill(struct conn *c, int fd, size_t len,
 		io_stats_tx(c);
 	}
 	/* also when nothing came: the cursor may have been rewound */
-	ism_ring_tx_publish(&s->tx, c->peer);
+	publish(c);
 	conn_ring(c, ISM_WANT_DATA);
 	if (rx_word(c) & ISM_RX_FROZEN)
 		io_serve(c, fd);

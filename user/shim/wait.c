@@ -21,7 +21,9 @@
  * yielding costs a turn. So neither for a while, for longer each time.
  */
 #define YIELD_SLOW_NS	  60000
+#define YIELD_LOST_NS	  1000000 /* a whole turn at least: not the partner alone */
 #define YIELD_REST_NS	  5000000
+#define CROWDED_NS	  100000000
 #define YIELD_REST_MAX_NS 1000000000
 /* In a longer spin the CPU is offered to others once in so many rounds, first after a few. */
 #define SPIN_YIELD	 256
@@ -158,11 +160,12 @@ void ism_spin_begin(struct ism_spin *s, uint32_t *budget, int partner_cpu)
 
 static void yield_once(struct ism_spin *s)
 {
-	uint64_t before = ism_ticks();
+	uint64_t before = ism_ticks(), took;
 
 	sched_yield();
-	if (ism_ticks() - before > ism_to_ticks(YIELD_SLOW_NS)) {
-		s->slow = 1;
+	took = ism_ticks() - before;
+	if (took > ism_to_ticks(YIELD_SLOW_NS)) {
+		s->slow = took > ism_to_ticks(YIELD_LOST_NS) ? 2 : 1;
 		s->yields = 0;
 		s->until = before;
 	}
@@ -170,6 +173,8 @@ static void yield_once(struct ism_spin *s)
 
 int ism_spin_more(struct ism_spin *s)
 {
+	uint64_t now;
+
 	if (ism_interrupts != s->intr)
 		return 0;
 	if (s->same_cpu) {
@@ -182,8 +187,13 @@ int ism_spin_more(struct ism_spin *s)
 	ism_pause();
 	if (++s->loops % SPIN_CLOCK)
 		return 1;
-	if (ism_ticks() >= s->until)
+	now = ism_ticks();
+	if (now >= s->until) {
+		/* far beyond it: somebody else had the CPU, whom the kernel had to take it for from us */
+		if (now - s->until > ism_to_ticks(YIELD_LOST_NS))
+			s->slow = 2;
 		return 0;
+	}
 	if (s->loops % SPIN_YIELD == SPIN_YIELD_FIRST)
 		yield_once(s);
 	return 1;
@@ -192,12 +202,15 @@ int ism_spin_more(struct ism_spin *s)
 /* Was it the partner that ran while we yielded? Then all is well. */
 static void note_crowd(const struct ism_spin *s, int hit)
 {
-	if (!s->slow || hit) {
-		if (s->slow)
-			crowded_ns = 0;
+	if (!s->slow)
+		return;
+	if (hit && s->slow == 1) {
+		crowded_ns = 0;
 		return;
 	}
 	crowded_ns = crowded_ns ? crowded_ns * 2 : YIELD_REST_NS;
+	if (s->slow > 1 && crowded_ns < CROWDED_NS)
+		crowded_ns = CROWDED_NS;
 	if (crowded_ns > YIELD_REST_MAX_NS)
 		crowded_ns = YIELD_REST_MAX_NS;
 	crowded_until = ism_ticks() + ism_to_ticks(crowded_ns);
