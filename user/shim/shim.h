@@ -170,7 +170,6 @@ struct conn {
 	struct ism_slot *slot;
 	_Atomic uint32_t users;
 	_Atomic uint32_t fds;
-	_Atomic uint32_t gen;
 	_Atomic uint32_t closing;
 	void *own;
 	void *peer;

@@ -393,7 +393,6 @@ struct conn *conn_alloc(void)
 	atomic_store(&c->asked, 0);
 	atomic_store(&c->closing, 0);
 	atomic_store(&c->fds, 1);
-	atomic_fetch_add(&c->gen, 1);
 	__atomic_store_n(&c->slot, s, __ATOMIC_RELEASE);
 out:
 	gate_leave();
