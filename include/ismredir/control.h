@@ -16,7 +16,7 @@
 
 #define ISM_CONTROL_SOCK    "/run/ismredir/control.sock"
 #define ISM_CONTROL_MAGIC   0x4c435349u /* "ISCL" */
-#define ISM_CONTROL_VERSION 1
+#define ISM_CONTROL_VERSION 2
 #define ISM_MSG_MAX	    4096 /* bytes of one packet; longer is refused */
 #define ISM_MSG_FDS	    5 /* descriptors of one packet at most */
 
@@ -97,12 +97,15 @@ struct ism_msg_attach {
  * struct ism_msg_attach_ok
  * @token, @peer: this end and its partner
  * @own_ring, @peer_ring: ring sizes of the two DMBs
+ * @own_off, @peer_off: where they begin in what the descriptors name, multiples of the page size
  */
 struct ism_msg_attach_ok {
 	__u64 token;
 	__u64 peer;
 	__u32 own_ring;
 	__u32 peer_ring;
+	__u64 own_off;
+	__u64 peer_off;
 };
 
 struct ism_msg_token {
@@ -115,6 +118,8 @@ struct ism_msg_resume {
 	__u64 share;
 	__u32 own_ring;
 	__u32 peer_ring;
+	__u64 own_off;
+	__u64 peer_off;
 };
 
 /**

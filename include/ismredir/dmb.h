@@ -68,6 +68,11 @@ struct ism_dmb_static {
 	(1ULL << 33) /* may be inside recv() on the TCP socket: do not go back to the ring */
 #define ISM_RX_FROZEN (1ULL << 34) /* will never read the ring again from its consumer cursor on */
 #define ISM_RX_CLOSED (1ULL << 35) /* closed: nobody will read */
+/*
+ * A relay reads: what it has consumed lies in the receive queue of a socket, before everything that comes
+ * by TCP later. So its partner goes to TCP only once all of the ring is consumed; see docs/cross-kernel.rst.
+ */
+#define ISM_RX_RELAY  (1ULL << 36)
 #define ISM_RX_SEQ(w) ((__u32)(w))
 
 /*
@@ -99,13 +104,16 @@ struct ism_dmb_tx {
  * @tcp: low half: TCP sequence number up to which its application has read; high half: ISM_RX_*
  * @want_data: nonzero while it sleeps for data, a new value for each sleep; 0: does not sleep
  * @how: ISM_RX_BARRIER
+ * @read: ISM_RX_RELAY: cursor up to which the application itself has read; only to be told, and to bound
+ *        what lies in the socket
  */
 struct ism_dmb_rx {
 	__u64 cons;
 	__u64 tcp;
 	__u32 want_data;
 	__u32 how;
-	__u8 reserved[40];
+	__u64 read;
+	__u8 reserved[32];
 };
 
 /**

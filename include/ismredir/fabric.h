@@ -37,6 +37,9 @@ enum ism_fabric_caps {
 		4, /* what one peer stored, the other loads, without flushing caches */
 	ISM_FABRIC_PERSISTS = 8, /* a DMB outlives the process that registered it; see adopt_dmb */
 	ISM_FABRIC_EXPORT = 16, /* export_dmb works: DMBs can be handed to other processes */
+	ISM_FABRIC_BY_TOKEN = 32, /* a partner may be named by its token: ism_dmb_params.partner_token */
+	ISM_FABRIC_WHOLE = 64, /* an exported descriptor reaches all DMBs of the fabric, not only its own:
+				* it is for users only who may be trusted with that */
 };
 
 #define ISM_PNETID_LEN 16
@@ -93,6 +96,9 @@ struct ism_fabric_counters {
  * @partner: who may write. The owner itself on a fabric that is used by one process for many
  * @vlan: label, ISM_VLAN_NONE for none: the partner must have it too
  * @exported: the doorbell is for whoever gets the descriptors of export_dmb, not for read_events
+ * @partner_token: ISM_FABRIC_BY_TOKEN, with @partner all zero: the partner is who owns a DMB with this
+ *                 token whose own @partner_token is @token. For two peers that know of each other only
+ *                 what the handshake of a connection said. 0 otherwise
  */
 struct ism_dmb_params {
 	__u64 token;
@@ -101,6 +107,7 @@ struct ism_dmb_params {
 	__u16 vlan;
 	__u16 exported;
 	__u32 pad;
+	__u64 partner_token;
 };
 
 /**
@@ -137,17 +144,22 @@ struct ism_dmb_map {
  * @read: its memory, only to be mapped for reading
  * @write: its memory, to be mapped for reading and writing
  * @bell: eventfd, becomes readable when the partner signals
+ * @off: where the DMB begins in @read and @write, a multiple of the page size
  */
 struct ism_dmb_fds {
 	int read;
 	int write;
 	int bell;
+	__u64 off;
 };
 
 enum ism_event_type {
 	ISM_EVENT_DOORBELL = 1, /* @token was signalled, once or several times */
 	ISM_EVENT_CODE, /* signal_event: @gid sent @code and @info */
 	ISM_EVENT_LOST, /* events were lost, because nobody read them in time */
+	ISM_EVENT_DMB, /* ISM_FABRIC_BY_TOKEN: @gid registered a DMB with token @info, whose partner is the
+			* owner of the DMB with token @token, be it registered or not. May come twice, may
+			* come for what is gone by now, and is sent to all peers: most are not meant */
 };
 
 /**
@@ -220,6 +232,24 @@ struct ism_fabric_ops {
 			 size_t len, int signal);
 
 	/*
+	 * Optional. Ring for the DMB @token of a partner without moving anything: what move_data does
+	 * with @signal, for who writes by himself into what he attached. Refusals as move_data.
+	 */
+	int (*ring)(struct ism_fabric *f, __u64 token);
+
+	/*
+	 * Needed without ISM_FABRIC_COHERENT, else NULL: make what the partner has moved to @len bytes at
+	 * @offset of an own DMB until now visible to the loads that follow.
+	 */
+	void (*fetch)(struct ism_fabric *f, struct ism_dmb *dmb, __u64 offset, size_t len);
+
+	/*
+	 * Optional. Would attach_dmb and move_data with this token be accepted (being attached already
+	 * aside)? The errors are theirs, and are not counted. @owner gets the owner, may be NULL.
+	 */
+	int (*query_dmb)(struct ism_fabric *f, __u64 token, struct ism_gid *owner);
+
+	/*
 	 * Optional. Send a number out of band. -EHOSTUNREACH: no such peer; -ENOBUFS: it reads too
 	 * slowly, and will read ISM_EVENT_LOST.
 	 */
@@ -252,6 +282,12 @@ struct ism_fabric_ops {
 	 * user that registered the DMB.
 	 */
 	int (*export_dmb)(struct ism_fabric *f, struct ism_dmb *dmb, struct ism_dmb_fds *ret);
+
+	/*
+	 * Optional, ISM_FABRIC_EXPORT. The same of a partner's DMB that is attached here: @write and @off;
+	 * the others are -1. Valid until it is detached.
+	 */
+	int (*export_map)(struct ism_fabric *f, const struct ism_dmb_map *map, struct ism_dmb_fds *ret);
 
 	/*
 	 * Optional, ISM_FABRIC_PERSISTS. Register a DMB that an earlier process exported and that
@@ -301,6 +337,9 @@ int ism_fabric_attach_dmb(struct ism_fabric *f, __u64 token, struct ism_dmb_map 
 void ism_fabric_detach_dmb(struct ism_fabric *f, struct ism_dmb_map *map);
 int ism_fabric_move_data(struct ism_fabric *f, __u64 token, __u64 offset, const void *data,
 			 size_t len, int signal);
+int ism_fabric_ring(struct ism_fabric *f, __u64 token);
+void ism_fabric_fetch(struct ism_fabric *f, struct ism_dmb *dmb, __u64 offset, size_t len);
+int ism_fabric_query_dmb(struct ism_fabric *f, __u64 token, struct ism_gid *owner);
 int ism_fabric_signal_event(struct ism_fabric *f, const struct ism_gid *gid, __u32 code,
 			    __u64 info);
 int ism_fabric_event_fd(struct ism_fabric *f);
@@ -309,6 +348,8 @@ int ism_fabric_add_vlan(struct ism_fabric *f, __u16 vlan);
 int ism_fabric_del_vlan(struct ism_fabric *f, __u16 vlan);
 int ism_fabric_prepare(struct ism_fabric *f, __u64 len, unsigned int want);
 int ism_fabric_export_dmb(struct ism_fabric *f, struct ism_dmb *dmb, struct ism_dmb_fds *ret);
+int ism_fabric_export_map(struct ism_fabric *f, const struct ism_dmb_map *map,
+			  struct ism_dmb_fds *ret);
 int ism_fabric_adopt_dmb(struct ism_fabric *f, const struct ism_dmb_params *p,
 			 const struct ism_dmb_fds *fds, struct ism_dmb **ret);
 

@@ -25,7 +25,7 @@
 #include <linux/types.h>
 
 #define ISM_PIN_DIR	"/sys/fs/bpf/ismredir"
-#define ISM_MAPS_FORMAT 3 /* bumped when a layout below changes: --replace refuses another one */
+#define ISM_MAPS_FORMAT 4 /* bumped when a layout below changes: --replace refuses another one */
 
 /* Who moves the bytes. */
 enum ism_plane {
@@ -66,6 +66,7 @@ enum ism_conn_flags {
 	ISM_CONN_DIRECT_ONLY = 512, /* a rule says direct: never enrolled */
 	ISM_CONN_ATTACHED = 1024, /* its process has attached rings, now or earlier */
 	ISM_CONN_LAZY = 2048, /* the passive end has no record before someone asks: @peer_sk */
+	ISM_CONN_REMOTE = 4096, /* the partner is of another kernel, reached by @fabric */
 };
 
 /**
@@ -99,6 +100,8 @@ enum ism_conn_flags {
  * @last: enum ism_plane that the last message sent by this end took
  * @caps, @peer_caps: enum ism_opt_caps of this end and of its partner, agreed on in the handshake;
  *       @peer_caps of an active end are the passive end's @caps from ISM_CONN_ANSWERED on
+ * @fabric: tag of the fabric that both ends have, 0 when the partner is of this kernel
+ * @relay: slot in the relays map + 1 while a relay has this end, else 0
  * @flags: enum ism_conn_flags
  * @laddr, @raddr: network order; IPv4 in the first 4 bytes
  */
@@ -136,8 +139,11 @@ struct ism_conn {
 	__u8 last;
 	__u8 caps;
 	__u8 peer_caps;
-	__u8 pad[7];
+	__u8 pad[3];
+	__u32 fabric;
+	__u32 relay;
 	__u32 flags;
+	__u32 pad2;
 	__u8 laddr[16];
 	__u8 raddr[16];
 	char comm[16];
@@ -258,7 +264,8 @@ struct ism_neg {
 	__u32 reason;
 };
 
-#define ISM_MAX_RULES 64
+#define ISM_MAX_RULES	64
+#define ISM_MAX_FABRICS 4
 
 enum ism_rule_flags {
 	ISM_RULE_PORT = 1,
@@ -310,9 +317,12 @@ struct ism_rule {
  * @mix_bytes: bytes sent after which the mix of planes is judged: a connection of which more than a
  *             third overflows to TCP leaves the sockhash; 0: never
  * @readers: enum ism_readers
+ * @relay: nonzero while an ismredird runs that relays
  * @spin: microseconds that a writer waits for a reader when the budget is reached, now and then
  * @neg_ttl_ns: how long a destination that did not answer is left alone
  * @loaded_ns: CLOCK_BOOTTIME of load
+ * @fabrics: tags of the fabrics that ismredird has open, 0 for none; the first goes onto offers. Set and
+ *           cleared by ismredird
  */
 struct ism_ctl {
 	__u32 word;
@@ -328,9 +338,10 @@ struct ism_ctl {
 	__u32 leave_run;
 	__u32 mix_bytes;
 	__u32 readers;
-	__u32 pad;
+	__u32 relay;
 	__u64 neg_ttl_ns;
 	__u64 loaded_ns;
+	__u32 fabrics[ISM_MAX_FABRICS];
 };
 
 /**

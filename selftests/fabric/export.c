@@ -33,7 +33,7 @@ static struct ism_fabric *export_one(const struct spec *spec, struct ism_dmb **r
 
 static struct ism_dmb_fds dup_fds(const struct ism_dmb_fds *fds)
 {
-	struct ism_dmb_fds copy = { dup(fds->read), dup(fds->write), dup(fds->bell) };
+	struct ism_dmb_fds copy = { dup(fds->read), dup(fds->write), dup(fds->bell), fds->off };
 
 	cr_assert(copy.read >= 0 && copy.write >= 0 && copy.bell >= 0);
 	return copy;

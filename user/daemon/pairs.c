@@ -320,7 +320,7 @@ static int adopt(struct pairs *t, struct pair_end *e, __u32 ring_size, int *read
 		.partner = t->fabric->info.gid,
 		.exported = 1,
 	};
-	struct ism_dmb_fds fds = { read_fd ? *read_fd : -1, write_fd ? *write_fd : -1, *bell };
+	struct ism_dmb_fds fds = { read_fd ? *read_fd : -1, write_fd ? *write_fd : -1, *bell, 0 };
 	int rc = ism_fabric_adopt_dmb(t->fabric, &params, &fds, &e->dmb);
 
 	if (rc)

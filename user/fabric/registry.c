@@ -133,10 +133,12 @@ int ism_fabric_query_remote_gid(struct ism_fabric *f, const struct ism_gid *gid)
 
 static int check_params(struct ism_fabric *f, const struct ism_dmb_params *p)
 {
+	int by_token = is_nobody(&p->partner);
+
 	if (!p->token || !p->len || p->len > f->info.max_dmb_len || p->vlan > ISM_VLAN_MAX ||
-	    is_nobody(&p->partner))
+	    by_token != !!p->partner_token)
 		return -EINVAL;
-	return 0;
+	return by_token && !(f->info.caps & ISM_FABRIC_BY_TOKEN) ? -EINVAL : 0;
 }
 
 int ism_fabric_register_dmb(struct ism_fabric *f, const struct ism_dmb_params *p,
@@ -174,6 +176,26 @@ int ism_fabric_move_data(struct ism_fabric *f, __u64 token, __u64 offset, const 
 	if (len > f->info.max_dmb_len || offset > f->info.max_dmb_len - len)
 		return -ERANGE;
 	return f->ops->move_data(f, token, offset, data, len, signal);
+}
+
+int ism_fabric_ring(struct ism_fabric *f, __u64 token)
+{
+	if (!f->ops->ring)
+		return -EOPNOTSUPP;
+	return token ? f->ops->ring(f, token) : -EINVAL;
+}
+
+void ism_fabric_fetch(struct ism_fabric *f, struct ism_dmb *dmb, __u64 offset, size_t len)
+{
+	if (f->ops->fetch)
+		f->ops->fetch(f, dmb, offset, len);
+}
+
+int ism_fabric_query_dmb(struct ism_fabric *f, __u64 token, struct ism_gid *owner)
+{
+	if (!f->ops->query_dmb)
+		return -EOPNOTSUPP;
+	return token ? f->ops->query_dmb(f, token, owner) : -EINVAL;
 }
 
 int ism_fabric_signal_event(struct ism_fabric *f, const struct ism_gid *gid, __u32 code, __u64 info)
@@ -217,6 +239,12 @@ int ism_fabric_prepare(struct ism_fabric *f, __u64 len, unsigned int want)
 int ism_fabric_export_dmb(struct ism_fabric *f, struct ism_dmb *dmb, struct ism_dmb_fds *ret)
 {
 	return f->ops->export_dmb ? f->ops->export_dmb(f, dmb, ret) : -EOPNOTSUPP;
+}
+
+int ism_fabric_export_map(struct ism_fabric *f, const struct ism_dmb_map *map,
+			  struct ism_dmb_fds *ret)
+{
+	return f->ops->export_map ? f->ops->export_map(f, map, ret) : -EOPNOTSUPP;
 }
 
 int ism_fabric_adopt_dmb(struct ism_fabric *f, const struct ism_dmb_params *p,
