@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+# Guests with another kernel: the tests that need more than one.
+
+VM	:= $(B)/vm
+
+.PHONY: vm-tools check-vm
+vm-tools: $(VM)/agent
+
+check-vm: all vm-tools
+	$(Q)B=$(abspath $(B)) python3 selftests/vm/run.py $(VM_ARGS)
+
+$(VM)/agent: selftests/vm/agent.c
+	$(call say,LINK,$@)mkdir -p $(@D) && $(CC) $(CPPFLAGS) $(CFLAGS) -std=gnu11 $(WARN) -static -o $@ $<
