@@ -99,6 +99,46 @@ static __always_inline int ism_both_direct(const struct ism_conn *c)
 	return c->caps & c->peer_caps & ISM_CAP_DIRECT;
 }
 
+#define ISM_CAPS_MOVE (ISM_CAP_DIRECT | ISM_CAP_RELAY)
+
+/*
+ * Who moves the bytes at this end when the partner is of another kernel: enum ism_plane. By what both
+ * ends said, so both know it of each other. docs/cross-kernel.rst.
+ */
+static __always_inline int ism_remote_plane(const struct ism_conn *c)
+{
+	if (!(c->peer_caps & ISM_CAPS_MOVE))
+		return ISM_PLANE_TCP;
+	if (c->caps & ISM_CAP_DIRECT)
+		return ISM_PLANE_DIRECT;
+	return c->caps & ISM_CAP_RELAY ? ISM_PLANE_RELAY : ISM_PLANE_TCP;
+}
+
+/* This end's process reads and writes rings, or may. */
+static __always_inline int ism_uses_rings(const struct ism_conn *c)
+{
+	if (c->flags & ISM_CONN_REMOTE)
+		return ism_remote_plane(c) == ISM_PLANE_DIRECT;
+	return ism_both_direct(c);
+}
+
+static __always_inline int ism_has_fabric(const struct ism_ctl *c, __u32 tag)
+{
+	int has = 0;
+
+	for (int i = 0; i < ISM_MAX_FABRICS; i++)
+		has |= c->fabrics[i] == tag;
+	return tag && has;
+}
+
+/* The record of the partner, which has one in this table unless it is of another kernel. */
+static __always_inline struct ism_conn *ism_peer_of(const struct ism_conn *c)
+{
+	__u64 peer = c->peer;
+
+	return peer && !(c->flags & ISM_CONN_REMOTE) ? bpf_map_lookup_elem(&conns, &peer) : 0;
+}
+
 /* Which of the sockets that listen on a port gets a connection is not known beforehand. */
 static __always_inline __u8 ism_listener_caps(const struct ism_listener *l)
 {

@@ -310,15 +310,17 @@ static __always_inline void fill_task(struct ism_conn *c)
 	bpf_get_current_comm(c->comm, sizeof(c->comm));
 }
 
+/* The plane for which an offer is made: enum ism_plane, ISM_PLANE_TCP for none. */
 static __noinline int wants_offer(struct bpf_sock_ops *skops, struct ism_ctl *c,
 				  const struct tcp_sock *tp)
 {
 	struct ism_end active = { .known = 1, .dir = ISM_RULE_OUT }, passive = {};
+	int plane;
 
 	/* First: with a partner that is not capable nothing more than this shall be paid. */
 	if (is_negative(skops, c)) {
 		ism_count_reason(ISM_R_NEGATIVE);
-		return 0;
+		return ISM_PLANE_TCP;
 	}
 	active.sk = &tp->inet_conn.icsk_inet.sk;
 	active.local = is_local(active.sk, is_v4(skops));
@@ -327,11 +329,10 @@ static __noinline int wants_offer(struct bpf_sock_ops *skops, struct ism_ctl *c,
 		get_raddr(skops, active.raddr, 1);
 		bpf_get_current_comm(active.comm, sizeof(active.comm));
 	}
-	if (ism_policy(c, &active, &passive) == ISM_PLANE_TCP) {
+	plane = ism_policy(c, &active, &passive, active.local);
+	if (plane == ISM_PLANE_TCP)
 		ism_count_reason(active.local ? ISM_R_POLICY : ISM_R_NOT_LOCAL);
-		return 0;
-	}
-	return 1;
+	return plane;
 }
 
 /* What the process has said of all its sockets. Fast open is not connect(): see sockctl.h. */
@@ -344,6 +345,29 @@ static __always_inline __u8 process_caps(const struct tcp_sock *tp)
 	if (!p || !ism_is_proc(p, task) || KREAD(struct tcp_sock, tp, fastopen_req))
 		return 0;
 	return p->caps;
+}
+
+/* May a process of this user use the rings of a fabric that reaches other kernels? */
+static __always_inline int may_direct(const struct ism_ctl *c, __u32 uid)
+{
+	__u32 n = c->n_direct;
+
+	if (n == ISM_DIRECT_ALL)
+		return 1;
+	for (__u32 i = 0; i < ISM_MAX_DIRECT; i++)
+		if (i < n && c->direct[i] == uid)
+			return 1;
+	return 0;
+}
+
+/* What an end whose process has @caps can do when its partner is of another kernel. */
+static __always_inline __u8 remote_caps(const struct ism_ctl *c, __u8 caps, __u32 uid, int plane)
+{
+	__u8 ret = caps & ISM_CAP_DIRECT && may_direct(c, uid) ? ISM_CAP_DIRECT : 0;
+
+	if (c->relay && plane != ISM_PLANE_DIRECT)
+		ret |= ISM_CAP_RELAY;
+	return ret;
 }
 
 /*
@@ -369,14 +393,15 @@ static __always_inline void forget_earlier(struct ism_sk *st)
  * The record of the active end. It and the policy's walk do not fit into one frame, as all frames
  * together have 512 bytes.
  */
-static __noinline int add_active(struct bpf_sock_ops *skops)
+static __noinline int add_active(struct bpf_sock_ops *skops, int plane)
 {
 	struct ism_conn rec = { .role = ISM_ACTIVE, .reason = ISM_R_PENDING };
+	struct ism_ctl *c = ism_ctl();
 	struct tcp_sock *tp = full_sock(skops);
 	struct ism_sk *st = own_storage(skops, 0);
 	__u32 reason;
 
-	if (!tp)
+	if (!tp || !c)
 		return 0;
 	fill_conn(skops, &rec, tp);
 	fill_task(&rec);
@@ -385,6 +410,10 @@ static __noinline int add_active(struct bpf_sock_ops *skops)
 		rec.flags = ISM_CONN_PINNED;
 	}
 	rec.caps = st && st->claimed ? st->caps : process_caps(tp);
+	if (c->fabrics[0]) {
+		rec.offered = remote_caps(c, rec.caps, rec.uid, plane);
+		rec.fabric = rec.offered ? c->fabrics[0] : 0;
+	}
 	reason = add_conn(&rec, active_token(&rec));
 	if (reason)
 		ism_count_reason(reason);
@@ -398,10 +427,14 @@ static __always_inline void on_connect(struct bpf_sock_ops *skops)
 {
 	struct ism_ctl *c = ism_ctl();
 	struct tcp_sock *tp = full_sock(skops);
+	int plane;
 
 	forget_earlier(own_storage(skops, 0));
-	if (c && tp && c->word == ISM_WORD_ON && wants_offer(skops, c, tp))
-		add_active(skops);
+	if (!c || !tp || c->word != ISM_WORD_ON)
+		return;
+	plane = wants_offer(skops, c, tp);
+	if (plane != ISM_PLANE_TCP)
+		add_active(skops, plane);
 }
 
 static __always_inline void reserve_offer(struct bpf_sock_ops *skops)
@@ -430,7 +463,9 @@ static __always_inline void write_offer(struct bpf_sock_ops *skops)
 
 	if (!rec || !(rec->flags & ISM_CONN_OFFERED) || skops->total_retrans)
 		return;
-	opt.caps = rec->caps;
+	/* A partner of this kernel looks into the record. */
+	opt.fabric = rec->fabric;
+	opt.caps = opt.fabric ? rec->offered : rec->caps;
 	ism_option_encode(buf, &opt);
 	if (bpf_store_hdr_opt(skops, buf, sizeof(buf), 0)) {
 		ism_clear(rec, ISM_CONN_OFFERED);
@@ -459,6 +494,38 @@ static __always_inline void enrol(struct bpf_sock_ops *skops, struct ism_conn *r
 	ism_count_reason(rec->reason);
 }
 
+/* The partner is of another kernel: all that is known of it is what it said. */
+static __always_inline void make_remote(struct ism_conn *rec, const struct ism_option *opt,
+					__u8 caps)
+{
+	rec->caps = caps;
+	rec->peer_caps = opt->caps;
+	rec->fabric = opt->fabric;
+	ism_set(rec, ISM_CONN_REMOTE);
+}
+
+/* Until the rings of both ends are there it is TCP in any case; what a relay shall take is enrolled. */
+static __always_inline void settle_remote(struct bpf_sock_ops *skops, struct ism_conn *rec,
+					  __u64 token)
+{
+	switch (ism_remote_plane(rec)) {
+	case ISM_PLANE_DIRECT:
+		rec->reason = ISM_R_DIRECT_WAIT;
+		return;
+	case ISM_PLANE_RELAY:
+		enrol(skops, rec, token);
+		rec->plane = ISM_PLANE_TCP;
+		rec->last = ISM_PLANE_TCP;
+		if (rec->flags & ISM_CONN_ENROLLED)
+			rec->reason = ISM_R_RELAY_WAIT;
+		return;
+	default:
+		rec->reason = ISM_R_NO_PLANE;
+		ism_set(rec, ISM_CONN_PINNED);
+		ism_count_reason(rec->reason);
+	}
+}
+
 /*
  * Which plane a new connection gets. Both records hold the same capabilities, so both ends come to
  * the same result. Where the processes can use rings the sockets stay out of the sockhash, which costs
@@ -471,7 +538,9 @@ static __always_inline void settle(struct bpf_sock_ops *skops, struct ism_conn *
 	rec->last_seq = rec->start_seq;
 	if (rec->flags & ISM_CONN_PINNED)
 		return;
-	if (ism_both_direct(rec)) {
+	if (rec->flags & ISM_CONN_REMOTE) {
+		settle_remote(skops, rec, token);
+	} else if (ism_both_direct(rec)) {
 		rec->reason = ISM_R_DIRECT_WAIT;
 	} else if (rec->flags & ISM_CONN_DIRECT_ONLY) {
 		rec->reason = ISM_R_NOT_DIRECT;
@@ -482,9 +551,12 @@ static __always_inline void settle(struct bpf_sock_ops *skops, struct ism_conn *
 	}
 }
 
-/* What the SYN-ACK says about our offer: 0, or why not. */
-static __always_inline __u32 read_answer(struct bpf_sock_ops *skops, __u64 token,
-					 struct ism_option *opt)
+/*
+ * What the SYN-ACK says about our offer, which named the fabric @tag: 0, or why not. Whoever is of this
+ * kernel has noted in our record that he answers.
+ */
+static __always_inline __u32 read_answer(struct bpf_sock_ops *skops, const struct ism_conn *rec,
+					 __u64 token, __u32 tag, struct ism_option *opt)
 {
 	__u32 reason = load_option(skops, 0, opt);
 
@@ -493,6 +565,8 @@ static __always_inline __u32 read_answer(struct bpf_sock_ops *skops, __u64 token
 	/* An echo is not an answer: SYN-cookie proxies and option-copying servers exist. */
 	if (opt->role != ISM_ROLE_ANSWER || opt->token == token)
 		return ISM_R_ECHO;
+	if (!(rec->flags & ISM_CONN_ANSWERED) && (!tag || opt->fabric != tag))
+		return ISM_R_OTHER_FABRIC;
 	return 0;
 }
 
@@ -503,11 +577,13 @@ static __always_inline void on_active(struct bpf_sock_ops *skops)
 	struct ism_option opt = {};
 	__u64 token;
 	struct ism_conn *rec = own_conn(skops, &token);
-	__u32 reason;
+	__u32 reason, tag;
 
 	if (!rec || !tp || !c)
 		return;
 	drop_write_flag(skops);
+	tag = rec->fabric;
+	rec->fabric = 0;
 	rec->lport = skops->local_port;
 	get_laddr(skops, rec->laddr);
 	ism_set(rec, ISM_CONN_ESTABLISHED);
@@ -516,7 +592,7 @@ static __always_inline void on_active(struct bpf_sock_ops *skops)
 		ism_count_reason(rec->reason);
 		return;
 	}
-	reason = read_answer(skops, token, &opt);
+	reason = read_answer(skops, rec, token, tag, &opt);
 	if (reason) {
 		note_smc(skops, 0);
 		/* 6.18 does not even ask for options on a SYN that it sends again. */
@@ -531,7 +607,7 @@ static __always_inline void on_active(struct bpf_sock_ops *skops)
 	rec->peer = opt.token;
 	/* What the passive end wrote into our record is worth more than what came over the wire. */
 	if (!(rec->flags & ISM_CONN_ANSWERED))
-		rec->peer_caps = opt.caps;
+		make_remote(rec, &opt, rec->offered);
 	settle(skops, rec, token, tp);
 	note_peer(skops, ISM_PEER_ISMREDIR);
 }
@@ -584,11 +660,17 @@ static __always_inline void on_listen(struct bpf_sock_ops *skops)
 	add_flags(skops, ISM_CB_LISTEN);
 }
 
-/* An offer that is going to be answered: who made it, to whom, and the plane of the policy. */
+/*
+ * An offer that is going to be answered: who made it, to whom, and the plane of the policy. Where @a is
+ * of another kernel it is NULL, @caps are what this end can do with such a partner, and @far says that
+ * the partner is known to be behind a gateway.
+ */
 struct offer {
 	struct ism_conn *a;
 	struct ism_listener *l;
 	int plane;
+	__u8 caps;
+	__u8 far;
 };
 
 /*
@@ -604,23 +686,58 @@ static __always_inline void note_answer(struct offer *o)
 						   : ISM_CONN_ANSWERED);
 }
 
-/* Would we answer this offer? 0, or why not. */
+static __always_inline void fill_active_end(struct ism_end *e, const struct ism_conn *a)
+{
+	__u32 v4;
+
+	e->sk = (struct sock *)a->sk;
+	e->port = a->rport;
+	if (a->family == ISM_AF_INET) {
+		__builtin_memcpy(&v4, a->raddr, 4);
+		ism_map_v4(e->raddr, v4);
+	} else {
+		__builtin_memcpy(e->raddr, a->raddr, 16);
+	}
+	__builtin_memcpy(e->comm, a->comm, 16);
+}
+
+static __always_inline void fill_passive_end(struct ism_end *e, const struct ism_listener *l,
+					     __u32 port, const __u8 *syn)
+{
+	__u32 v4;
+
+	e->sk = (struct sock *)l->sk;
+	e->port = port;
+	if (syn[0] >> 4 == 6) {
+		__builtin_memcpy(e->raddr, syn + 8, 16);
+	} else {
+		__builtin_memcpy(&v4, syn + 12, 4);
+		ism_map_v4(e->raddr, v4);
+	}
+	__builtin_memcpy(e->comm, l->comm, 16);
+}
+
+/*
+ * Would we answer this offer? 0, or why not. One that names a token of our table comes from this kernel;
+ * another one is for us when it names a fabric of ours, and then the policy of this end is all there is.
+ */
 static __noinline __u32 answerable(struct bpf_sock_ops *skops, const struct ism_option *opt,
 				   struct offer *o)
 {
 	__u8 syn[SYN_HEAD] = {};
 	struct ism_end active = { .known = 1, .dir = ISM_RULE_OUT };
-	struct ism_end passive = { .known = 1, .dir = ISM_RULE_IN, .local = 1 };
+	struct ism_end passive = { .known = 1, .dir = ISM_RULE_IN, .local = !o->far };
 	struct ism_ctl *c = ism_ctl();
 	struct ism_conn *a = bpf_map_lookup_elem(&conns, &opt->token);
 	struct ism_listener *l;
 	struct ism_lkey key;
-	__u32 v4;
 
 	if (opt->role != ISM_ROLE_OFFER)
 		return ISM_R_ECHO;
-	if (!a || !(a->flags & ISM_CONN_OFFERED))
-		return ISM_R_UNKNOWN_TOKEN;
+	if (a && !(a->flags & ISM_CONN_OFFERED))
+		a = 0;
+	if (!a && (!c || !ism_has_fabric(c, opt->fabric)))
+		return opt->fabric ? ISM_R_OTHER_FABRIC : ISM_R_UNKNOWN_TOKEN;
 	listener_key(skops, &key);
 	l = bpf_map_lookup_elem(&listeners, &key);
 	if (!c || c->word != ISM_WORD_ON || !l)
@@ -634,27 +751,17 @@ static __noinline __u32 answerable(struct bpf_sock_ops *skops, const struct ism_
 		goto decide;
 	if (load_syn_head(skops, syn))
 		return ISM_R_NO_OFFER;
-	active.sk = (struct sock *)a->sk;
-	active.port = a->rport;
-	if (a->family == ISM_AF_INET) {
-		__builtin_memcpy(&v4, a->raddr, 4);
-		ism_map_v4(active.raddr, v4);
-	} else {
-		__builtin_memcpy(active.raddr, a->raddr, 16);
-	}
-	__builtin_memcpy(active.comm, a->comm, 16);
-	passive.sk = (struct sock *)l->sk;
-	passive.port = key.port;
-	if (syn[0] >> 4 == 6) {
-		__builtin_memcpy(passive.raddr, syn + 8, 16);
-	} else {
-		__builtin_memcpy(&v4, syn + 12, 4);
-		ism_map_v4(passive.raddr, v4);
-	}
-	__builtin_memcpy(passive.comm, l->comm, 16);
+	if (a)
+		fill_active_end(&active, a);
+	fill_passive_end(&passive, l, key.port, syn);
 decide:
-	o->plane = ism_policy(c, &active, &passive);
-	return o->plane == ISM_PLANE_TCP ? ISM_R_POLICY : 0;
+	o->plane = ism_policy(c, a ? &active : &passive, &passive, passive.local);
+	if (o->plane == ISM_PLANE_TCP)
+		return passive.local ? ISM_R_POLICY : ISM_R_NOT_LOCAL;
+	if (a)
+		return 0;
+	o->caps = remote_caps(c, ism_listener_caps(l), l->uid, o->plane);
+	return o->caps && opt->caps & ISM_CAPS_MOVE ? 0 : ISM_R_NO_PLANE;
 }
 
 /* The offer on the SYN that a SYN-ACK replies to; 0, or why there is none that counts. */
@@ -695,23 +802,74 @@ static __always_inline void reserve_answer(struct bpf_sock_ops *skops)
 		__sync_fetch_and_add(&o.l->answers, 1);
 }
 
-/* The decision was taken when the room was reserved; somebody else may have reserved it alone. */
+/*
+ * The decision was taken when the room was reserved; somebody else may have reserved it alone. It is in
+ * the offering end's record, and is taken again where that is in another kernel.
+ */
 static __always_inline void write_answer(struct bpf_sock_ops *skops)
 {
 	struct ism_option opt = {}, answer = { .role = ISM_ROLE_ANSWER };
 	__u8 syn[SYN_HEAD] = {}, buf[ISM_OPT_LEN];
+	struct offer o = {};
 	struct ism_conn *a;
 
 	if (skops->args[0] == BPF_WRITE_HDR_TCP_SYNACK_COOKIE || read_offer(skops, &opt, syn))
 		return;
 	a = bpf_map_lookup_elem(&conns, &opt.token);
-	if (!a || !(a->flags & ISM_CONN_ANSWERED))
-		return;
-	answer.caps = a->peer_caps;
+	if (a) {
+		if (!(a->flags & ISM_CONN_ANSWERED))
+			return;
+		answer.caps = a->peer_caps;
+	} else {
+		if (!opt.fabric || answerable(skops, &opt, &o))
+			return;
+		answer.caps = o.caps;
+		answer.fabric = opt.fabric;
+	}
 	answer.token = passive_token(opt.token, syn, bpf_get_netns_cookie(skops));
 	ism_option_encode(buf, &answer);
 	if (!bpf_store_hdr_opt(skops, buf, sizeof(buf), 0))
 		ism_count(answers, 1);
+}
+
+/* What does not depend on the partner in the record of a passive end. */
+static __always_inline void fill_passive(struct bpf_sock_ops *skops, struct ism_conn *rec,
+					 const struct tcp_sock *tp)
+{
+	struct ism_lkey key;
+	struct ism_listener *l;
+
+	fill_conn(skops, rec, tp);
+	rec->flags |= ISM_CONN_ESTABLISHED;
+	listener_key(skops, &key);
+	l = bpf_map_lookup_elem(&listeners, &key);
+	if (!l)
+		return;
+	rec->pid = l->pid;
+	rec->uid = l->uid;
+	__builtin_memcpy(rec->comm, l->comm, 16);
+}
+
+/* Store it and choose its plane. The stored record, or NULL. */
+static __always_inline struct ism_conn *add_passive(struct bpf_sock_ops *skops,
+						    const struct ism_conn *rec, __u64 token,
+						    const struct tcp_sock *tp)
+{
+	__u32 reason = add_conn(rec, token);
+	struct ism_conn *stored;
+
+	if (reason) {
+		ism_count_reason(reason);
+		return 0;
+	}
+	add_flags(skops, BPF_SOCK_OPS_STATE_CB_FLAG);
+	stored = bpf_map_lookup_elem(&conns, &token);
+	if (!stored)
+		return 0;
+	settle(skops, stored, token, tp);
+	if (ism_both_direct(stored))
+		ism_count(direct_pairs, 1);
+	return stored;
 }
 
 /* The record of the passive end, once its offer is found good. A frame of its own: see add_active(). */
@@ -723,33 +881,29 @@ static __noinline int pair_passive(struct bpf_sock_ops *skops, const struct tcp_
 				.caps = a->peer_caps,
 				.peer_caps = a->caps },
 			*stored;
-	struct ism_lkey key;
-	struct ism_listener *l;
-	__u32 reason;
 
-	fill_conn(skops, &rec, tp);
-	listener_key(skops, &key);
-	l = bpf_map_lookup_elem(&listeners, &key);
-	if (l) {
-		rec.pid = l->pid;
-		rec.uid = l->uid;
-		__builtin_memcpy(rec.comm, l->comm, 16);
-	}
-	rec.flags = ISM_CONN_ESTABLISHED | (a->flags & ISM_CONN_DIRECT_ONLY);
-	reason = add_conn(&rec, token);
-	if (reason) {
-		ism_count_reason(reason);
-		return 0;
-	}
-	add_flags(skops, BPF_SOCK_OPS_STATE_CB_FLAG);
-	stored = bpf_map_lookup_elem(&conns, &token);
-	if (!stored)
-		return 0;
-	settle(skops, stored, token, tp);
-	if (stored->flags & ISM_CONN_ENROLLED && a->flags & ISM_CONN_ENROLLED)
+	rec.flags = a->flags & ISM_CONN_DIRECT_ONLY;
+	fill_passive(skops, &rec, tp);
+	stored = add_passive(skops, &rec, token, tp);
+	if (stored && stored->flags & ISM_CONN_ENROLLED && a->flags & ISM_CONN_ENROLLED)
 		ism_count(pairs, 1);
-	if (ism_both_direct(stored))
-		ism_count(direct_pairs, 1);
+	return 0;
+}
+
+/*
+ * The same when the offering end is of another kernel. This is all that this kernel will ever know of
+ * the connection, so the record is made now, rings or not.
+ */
+static __noinline int pair_remote(struct bpf_sock_ops *skops, const struct tcp_sock *tp,
+				  const struct ism_option *opt, __u64 token, const struct offer *o)
+{
+	struct ism_conn rec = { .role = ISM_PASSIVE, .peer = opt->token };
+
+	if (o->plane == ISM_PLANE_DIRECT)
+		rec.flags = ISM_CONN_DIRECT_ONLY;
+	make_remote(&rec, opt, o->caps);
+	fill_passive(skops, &rec, tp);
+	add_passive(skops, &rec, token, tp);
 	return 0;
 }
 
@@ -784,11 +938,18 @@ static __always_inline void on_passive(struct bpf_sock_ops *skops)
 		goto plain;
 	}
 	a = bpf_map_lookup_elem(&conns, &opt.token);
-	if (!a) {
-		ism_count_reason(ISM_R_UNKNOWN_TOKEN);
-		goto plain;
-	}
 	token = passive_token(opt.token, syn, bpf_get_netns_cookie(skops));
+	if (!a) {
+		o.far = !is_local((struct sock *)tp, is_v4(skops));
+		reason = answerable(skops, &opt, &o);
+		if (reason) {
+			ism_count_reason(reason);
+			goto plain;
+		}
+		note_peer(skops, ISM_PEER_ISMREDIR);
+		pair_remote(skops, tp, &opt, token, &o);
+		return;
+	}
 	/*
 	 * The active end names us exactly if we answered and the answer arrived. With fast open we
 	 * come first: then it is still waiting for its SYN-ACK.
@@ -824,8 +985,7 @@ plain:
  */
 static __always_inline void try_leave(struct bpf_sock_ops *skops, struct ism_conn *rec, __u64 token)
 {
-	__u64 peer_token = rec->peer;
-	struct ism_conn *peer = bpf_map_lookup_elem(&conns, &peer_token);
+	struct ism_conn *peer = ism_peer_of(rec);
 
 	if (peer && ism_sk_cookie((struct sock *)peer->sk) == peer->cookie &&
 	    ism_busy_tasks(peer->sk))
@@ -933,15 +1093,15 @@ static __always_inline void on_closed(struct bpf_sock_ops *skops)
 	end_conn(skops, rec, token, tcp_bytes);
 }
 
-/* Has the other process closed, too? Then no rings will come. */
+/* Has the other process closed, too? Then no rings will come. Of another kernel nobody knows. */
 static __always_inline int partner_closed(const struct ism_conn *rec)
 {
-	__u64 peer_token = rec->peer;
-
+	if (rec->flags & ISM_CONN_REMOTE)
+		return 0;
 	if (rec->peer_sk)
 		return !ism_passive_alive(rec) ||
 		       KREAD(struct sock, rec->peer_sk, sk_shutdown) == ISM_SHUTDOWN_MASK;
-	return peer_token && !bpf_map_lookup_elem(&conns, &peer_token);
+	return rec->peer && !ism_peer_of(rec);
 }
 
 /*

@@ -44,6 +44,7 @@ SEC("iter/bpf_map_elem")
 int ism_list(struct bpf_iter__bpf_map_elem *ctx)
 {
 	__u64 *key = ctx->key, peer_token;
+	const __u32 remote = ISM_CONN_REMOTE | ISM_CONN_ESTABLISHED;
 	struct ism_conn *c = ctx->value, *peer;
 	struct ism_conn_view v = {};
 
@@ -52,8 +53,9 @@ int ism_list(struct bpf_iter__bpf_map_elem *ctx)
 	v.token = *key;
 	__builtin_memcpy(&v.conn, c, sizeof(v.conn));
 	peer_token = v.conn.peer;
-	peer = peer_token ? bpf_map_lookup_elem(&conns, &peer_token) : 0;
-	v.mutual = (peer && peer->peer == v.token) || v.conn.flags & ISM_CONN_LAZY;
+	peer = ism_peer_of(&v.conn);
+	v.mutual = (peer && peer->peer == v.token) || v.conn.flags & ISM_CONN_LAZY ||
+		   (v.conn.flags & remote) == remote;
 	view_socket(&v);
 	/* A passive end that is gone before its partner: passive.bpf.h. */
 	if (!v.alive && peer && peer->peer_sk)

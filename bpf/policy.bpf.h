@@ -100,17 +100,23 @@ static long policy_step(__u64 i, struct policy_walk *w)
 
 	if (!r)
 		return 1;
-	if (end_match(r, w->active) || (w->passive->known && end_match(r, w->passive)) ||
-	    (!w->passive->known && may_match(r, w->active))) {
+	if (end_match(r, w->active) || (w->passive->known && end_match(r, w->passive))) {
 		w->plane = r->plane;
+		return 1;
+	}
+	if (!w->passive->known && may_match(r, w->active)) {
+		w->plane = ISM_PLANE_SKMSG; /* some plane; the passive end knows which */
 		return 1;
 	}
 	return 0;
 }
 
-/* The plane that the policy wants: enum ism_plane. Without rules nobody looks at most of @active. */
+/*
+ * The plane that the policy wants: enum ism_plane; @local: what the default depends on. Without rules
+ * nobody looks at most of @active. Where one end is all that can be known it is given as both.
+ */
 static __always_inline int ism_policy(struct ism_ctl *c, const struct ism_end *active,
-				      const struct ism_end *passive)
+				      const struct ism_end *passive, int local)
 {
 	struct policy_walk w = { .active = active, .passive = passive, .plane = -1 };
 	__u32 n = c->n_rules;
@@ -121,7 +127,7 @@ static __always_inline int ism_policy(struct ism_ctl *c, const struct ism_end *a
 		bpf_loop(n, policy_step, &w, 0);
 	if (w.plane >= 0)
 		return w.plane;
-	return active->local || passive->known ? c->default_plane : ISM_PLANE_TCP;
+	return local ? c->default_plane : ISM_PLANE_TCP;
 }
 
 #endif

@@ -82,13 +82,14 @@ static __always_inline __u32 wait_for_reader(const struct verdict *v, __u32 budg
 
 /*
  * A one-way stream of small messages: TCP coalesces, redirection pays a wake-up and a struct sk_msg
- * for each. "One-way" is: @stream_run sends without anything received in between.
+ * for each. "One-way" is: @stream_run sends without anything received in between, by TCP or (@redir
+ * moves) redirected.
  */
-static __always_inline int small_stream(struct verdict *v)
+static __always_inline int small_stream(struct verdict *v, __u32 redir)
 {
 	struct ism_conn *me = v->me;
 	struct tcp_sock *tp = v->tp;
-	__u32 redir = v->peer->redir_msgs, rcv = KREAD(struct tcp_sock, tp, rcv_nxt);
+	__u32 rcv = KREAD(struct tcp_sock, tp, rcv_nxt);
 
 	if (me->seen_redir != redir || me->seen_rcv != rcv) {
 		me->seen_redir = redir;
@@ -250,7 +251,7 @@ static __always_inline __u32 check_preference(struct verdict *v)
 
 	if (mostly_overflow(v))
 		return ISM_R_STREAM;
-	reason = small_stream(v) ? ISM_R_STREAM : check_reader(v);
+	reason = small_stream(v, v->peer->redir_msgs) ? ISM_R_STREAM : check_reader(v);
 	if (!reason && is_duplex(v))
 		reason = ISM_R_DUPLEX;
 	if (!reason || ism_unread(v->psk))
@@ -354,6 +355,8 @@ static __always_inline void store_token(struct bpf_sock *sk, __u64 token)
 		own->token = token;
 }
 
+#include "relay.bpf.h"
+
 SEC("sk_msg")
 int ism_redirect(struct sk_msg_md *msg)
 {
@@ -373,11 +376,13 @@ int ism_redirect(struct sk_msg_md *msg)
 	v.token = own_token(sk, tp);
 	v.me = bpf_map_lookup_elem(&conns, &v.token);
 	if (!v.me)
-		return SK_PASS;
+		return from_relay(msg);
 	seq = KREAD(struct tcp_sock, tp, write_seq);
 	v.me->tcp_bytes += seq - v.me->last_seq;
 	v.me->last_seq = seq;
 	v.size = msg->size;
+	if (v.me->flags & ISM_CONN_REMOTE)
+		return to_relay(msg, sk, &v);
 
 	reason = decide(&v);
 	if (!reason) {

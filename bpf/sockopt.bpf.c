@@ -188,7 +188,7 @@ static __always_inline int report(struct bpf_sockopt *opt, struct bpf_sock *sk)
 	if (!rec || !(rec->flags & ISM_CONN_ESTABLISHED))
 		return -ISM_ENOENT;
 	/* Otherwise the kernel moves the bytes and knows better. */
-	if (!ism_both_direct(rec))
+	if (!ism_uses_rings(rec))
 		return -ISM_EOPNOTSUPP;
 	if (rec->plane != r->plane)
 		rec->switches++;
@@ -221,11 +221,10 @@ static __always_inline void fill_info(struct ism_sock_info *info, const struct i
 				      __u64 token)
 {
 	const struct tcp_sock *tp = (const struct tcp_sock *)rec->sk;
-	__u64 peer_token = rec->peer;
-	const struct ism_conn *peer = peer_token ? bpf_map_lookup_elem(&conns, &peer_token) : 0;
+	const struct ism_conn *peer = ism_peer_of(rec);
 
 	info->token = token;
-	info->peer = peer_token;
+	info->peer = rec->peer;
 	info->cookie = rec->cookie;
 	info->caps = rec->caps;
 	info->peer_caps = rec->peer_caps;
@@ -238,6 +237,8 @@ static __always_inline void fill_info(struct ism_sock_info *info, const struct i
 		info->flags |= ISM_SOCK_ENROLLED;
 	if (peer && peer->peer == token && (!rec->peer_sk || ism_passive_alive(rec)))
 		info->flags |= ISM_SOCK_PAIRED;
+	if (rec->flags & ISM_CONN_REMOTE)
+		info->flags |= ISM_SOCK_REMOTE | ISM_SOCK_PAIRED;
 	/* The record is this very socket's, and the hook holds its lock. */
 	info->write_seq = KREAD(struct tcp_sock, tp, write_seq);
 	info->copied_seq = KREAD(struct tcp_sock, tp, copied_seq);

@@ -100,7 +100,10 @@ enum ism_conn_flags {
  * @last: enum ism_plane that the last message sent by this end took
  * @caps, @peer_caps: enum ism_opt_caps of this end and of its partner, agreed on in the handshake;
  *       @peer_caps of an active end are the passive end's @caps from ISM_CONN_ANSWERED on
- * @fabric: tag of the fabric that both ends have, 0 when the partner is of this kernel
+ * @offered: of an active end, its capabilities for a partner of another kernel, as the offer said them;
+ *           they are its @caps if it gets one
+ * @fabric: tag of the fabric that both ends have, 0 when the partner is of this kernel; before
+ *          ISM_CONN_ESTABLISHED the tag that the offer carries
  * @relay: slot in the relays map + 1 while a relay has this end, else 0
  * @flags: enum ism_conn_flags
  * @laddr, @raddr: network order; IPv4 in the first 4 bytes
@@ -139,7 +142,8 @@ struct ism_conn {
 	__u8 last;
 	__u8 caps;
 	__u8 peer_caps;
-	__u8 pad[3];
+	__u8 offered;
+	__u8 pad[2];
 	__u32 fabric;
 	__u32 relay;
 	__u32 flags;
@@ -266,6 +270,8 @@ struct ism_neg {
 
 #define ISM_MAX_RULES	64
 #define ISM_MAX_FABRICS 4
+#define ISM_MAX_DIRECT	8
+#define ISM_DIRECT_ALL	(~0u)
 
 enum ism_rule_flags {
 	ISM_RULE_PORT = 1,
@@ -323,6 +329,8 @@ struct ism_rule {
  * @loaded_ns: CLOCK_BOOTTIME of load
  * @fabrics: tags of the fabrics that ismredird has open, 0 for none; the first goes onto offers. Set and
  *           cleared by ismredird
+ * @n_direct: how many of @direct count; ISM_DIRECT_ALL: all users
+ * @direct: users whose processes may use the rings of @fabrics themselves; those of others are relayed
  */
 struct ism_ctl {
 	__u32 word;
@@ -342,6 +350,9 @@ struct ism_ctl {
 	__u64 neg_ttl_ns;
 	__u64 loaded_ns;
 	__u32 fabrics[ISM_MAX_FABRICS];
+	__u32 n_direct;
+	__u32 direct[ISM_MAX_DIRECT];
+	__u32 pad;
 };
 
 /**

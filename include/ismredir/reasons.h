@@ -46,6 +46,12 @@
 	  "attached after some messages; `ismredir run --after` says how many")                    \
 	R(NOT_DIRECT, 0x0110, "not_direct", "a rule says direct, and an end cannot use rings",     \
 	  "start both programs by `ismredir run`")                                                 \
+	R(OTHER_FABRIC, 0x0111, "other_fabric", "the peer is on another kernel, and on no fabric of ours",             \
+	  "both hosts need an ismredird with the same fabric; see `ismredir fabrics`")             \
+	R(RELAY_WAIT, 0x0112, "relay_wait", "the peer is on another kernel; not relayed yet",       \
+	  "taken by ismredird once both ends have registered their buffers")                       \
+	R(NO_PLANE, 0x0113, "no_plane", "the peer is on another kernel, and an end has neither rings nor a relay",     \
+	  "start the program by `ismredir run`, as a user that the fabric allows, or ismredird with --relay")                \
 	R(UNREAD_TCP, 0x0201, "unread_tcp", "bytes given to TCP are not read by the peer yet",     \
 	  "passes by itself when the reader catches up")                                           \
 	R(BUDGET, 0x0202, "budget", "redirected and unread bytes are at their budget",             \

@@ -11,7 +11,8 @@
  * struct ism_conn_view - a record of `conns` with what its socket looks like right now
  * @token: key of the record
  * @conn: the record; tcp_bytes brought up to date
- * @mutual: the partner's record exists and names this one
+ * @mutual: the partner's record exists and names this one; where the partner is of another kernel: it
+ *          answered
  * @alive: the socket was found; the fields below are only then filled
  * @state: TCP state
  * @backlog: redirected bytes not yet read by this end; all receive memory where the kernel does

@@ -9,7 +9,7 @@ import os
 import socket
 import struct
 
-MAGIC, VERSION, MSG_MAX = 0x4C435349, 1, 4096
+MAGIC, VERSION, MSG_MAX = 0x4C435349, 2, 4096
 (HELLO, HELLO_OK, ATTACH, ATTACH_OK, DETACH, RESUME, RESUME_OK, LIST, DMB, LIST_END, FABRICS, FABRIC,
  STATUS, STATUS_OK, ERROR) = range(1, 16)
 OWN_DMB, PEER_DMB, OWN_BELL, PEER_BELL = range(4)
@@ -103,15 +103,16 @@ class Client:
             own = end.token
         token = own if token is None else token
         body, fds = self.ask(ATTACH, struct.pack("=QQ", token, share), [end.fileno()], ATTACH_OK)
-        return Rings(*struct.unpack("=QQII", body), fds, share)
+        return Rings(*struct.unpack("=QQIIQQ", body), fds, share)
 
     def detach(self, token):
         self.send(DETACH, struct.pack("=Q", token))
 
     def resume(self, end, rings, share=None, fds=None, **changes):
         values = {"token": rings.token, "peer": rings.peer, "share": rings.share if share is None else share,
-                  "own_ring": rings.own_ring, "peer_ring": rings.peer_ring} | changes
-        body, _ = self.ask(RESUME, struct.pack("=QQQII", *values.values()),
+                  "own_ring": rings.own_ring, "peer_ring": rings.peer_ring,
+                  "own_off": rings.own_off, "peer_off": rings.peer_off} | changes
+        body, _ = self.ask(RESUME, struct.pack("=QQQIIQQ", *values.values()),
                            [end.fileno(), *(fds or rings.fds)], RESUME_OK)
         return struct.unpack("=Q", body)[0]
 
@@ -158,11 +159,12 @@ class Client:
 class Rings:
     """What ATTACH_OK gave: two mapped DMBs and two doorbells."""
 
-    def __init__(self, token, peer, own_ring, peer_ring, fds, share):
+    def __init__(self, token, peer, own_ring, peer_ring, own_off, peer_off, fds, share):
         self.token, self.peer, self.own_ring, self.peer_ring = token, peer, own_ring, peer_ring
+        self.own_off, self.peer_off = own_off, peer_off
         self.fds, self.share = fds, share
-        self.own = mmap.mmap(fds[OWN_DMB], RING_OFF + own_ring, prot=mmap.PROT_READ)
-        self.peer_dmb = mmap.mmap(fds[PEER_DMB], RING_OFF + peer_ring)
+        self.own = mmap.mmap(fds[OWN_DMB], RING_OFF + own_ring, prot=mmap.PROT_READ, offset=own_off)
+        self.peer_dmb = mmap.mmap(fds[PEER_DMB], RING_OFF + peer_ring, offset=peer_off)
 
     def put(self, offset, data):
         """Write to the partner."""

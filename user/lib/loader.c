@@ -79,6 +79,11 @@ int ism_loader_fill_maps(int rules_fd, int ctl_fd, const struct ism_policy *p, _
 	if (!bpf_map_lookup_elem(ctl_fd, &zero, &old) && old.format == ISM_MAPS_FORMAT) {
 		ctl.epoch = old.epoch + 1;
 		ctl.loaded_ns = old.loaded_ns;
+		/* what a running ismredird has said */
+		ctl.relay = old.relay;
+		ctl.n_direct = old.n_direct;
+		memcpy(ctl.fabrics, old.fabrics, sizeof(ctl.fabrics));
+		memcpy(ctl.direct, old.direct, sizeof(ctl.direct));
 		old.n_rules = 0;
 		old.default_plane = ISM_PLANE_TCP;
 		bpf_map_update_elem(ctl_fd, &zero, &old, BPF_ANY);
