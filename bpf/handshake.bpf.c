@@ -4,6 +4,7 @@
  * by their tokens, enrols their sockets, and keeps the connection table. docs/wire-format.rst.
  */
 #include "common.bpf.h"
+#include "current.bpf.h"
 #include <bpf/bpf_endian.h>
 #include "passive.bpf.h"
 #include "policy.bpf.h"
@@ -305,9 +306,9 @@ static __always_inline void fill_conn(struct bpf_sock_ops *skops, struct ism_con
 
 static __always_inline void fill_task(struct ism_conn *c)
 {
-	c->pid = bpf_get_current_pid_tgid() >> 32;
-	c->uid = bpf_get_current_uid_gid();
-	bpf_get_current_comm(c->comm, sizeof(c->comm));
+	c->pid = ism_current_pid();
+	c->uid = ism_current_uid();
+	ism_current_comm(c->comm);
 }
 
 /* The plane for which an offer is made: enum ism_plane, ISM_PLANE_TCP for none. */
@@ -327,7 +328,7 @@ static __noinline int wants_offer(struct bpf_sock_ops *skops, struct ism_ctl *c,
 	if (c->n_rules) {
 		active.port = remote_port(skops);
 		get_raddr(skops, active.raddr, 1);
-		bpf_get_current_comm(active.comm, sizeof(active.comm));
+		ism_current_comm(active.comm);
 	}
 	plane = ism_policy(c, &active, &passive, active.local);
 	if (plane == ISM_PLANE_TCP)
@@ -339,7 +340,7 @@ static __noinline int wants_offer(struct bpf_sock_ops *skops, struct ism_ctl *c,
 static __always_inline __u8 process_caps(const struct tcp_sock *tp)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	__u32 tgid = ism_current_pid();
 	struct ism_proc *p = bpf_map_lookup_elem(&procs, &tgid);
 
 	if (!p || !ism_is_proc(p, task) || KREAD(struct tcp_sock, tp, fastopen_req))
@@ -640,12 +641,12 @@ static __always_inline void on_listen(struct bpf_sock_ops *skops)
 	listener_key(skops, &key);
 	fresh.cgroup = ism_sk_cgroup_id(&tp->inet_conn.icsk_inet.sk);
 	fresh.sk = (__u64)tp;
-	fresh.pid = bpf_get_current_pid_tgid() >> 32;
-	fresh.uid = bpf_get_current_uid_gid();
+	fresh.pid = ism_current_pid();
+	fresh.uid = ism_current_uid();
 	fresh.pin = st->pin;
 	fresh.flags = had ? ISM_LISTENER_APP_SAVE_SYN : 0;
 	fresh.direct = !!(st->caps & ISM_CAP_DIRECT);
-	bpf_get_current_comm(fresh.comm, sizeof(fresh.comm));
+	ism_current_comm(fresh.comm);
 	l = bpf_map_lookup_elem(&listeners, &key);
 	if (l) {
 		__sync_fetch_and_add(&l->refs, 1);

@@ -213,10 +213,20 @@ struct sk_psock {
 	refcount_t refcnt;
 };
 
+/* include/linux/cred.h */
+typedef struct {
+	__u32 val;
+} kuid_t;
+
+struct cred {
+	kuid_t uid;
+};
+
 /* include/linux/sched.h */
 struct task_struct {
 	void *stack;
 	int tgid;
+	const struct cred *cred;
 	char comm[16];
 	__u64 start_boottime;
 	__u64 self_exec_id;
