@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The relay plane's half of the verdict: what an application sends goes into its dummy, what the dummy
+ * sends into the application's socket, or not yet. Included by redirect.bpf.c, whose tests it shares.
+ * The rule, and why it is safe: docs/cross-kernel.rst, "The relay".
+ */
+#ifndef ISMREDIR_RELAY_BPF_H
+#define ISMREDIR_RELAY_BPF_H
+
+#include "relay_look.bpf.h"
+
+/* An end is worth a relay when it has sent so much; what the relay costs is more than short ones have. */
+#define ISM_RELAY_ASK_MSGS  16
+#define ISM_RELAY_ASK_BYTES (256 << 10)
+
+/* Messages in the dummy cost memory that nobody charges; so many times budget_msgs is the end of it. */
+#define ISM_RELAY_MSGS_BOUND 4
+
+static __always_inline void ask_for_relay(struct verdict *v)
+{
+	struct ism_relay_ask ask = { .token = v->token };
+
+	if (v->me->relay || !v->ctl->relay)
+		return;
+	if (++v->me->msgs < ISM_RELAY_ASK_MSGS && v->me->tcp_bytes < ISM_RELAY_ASK_BYTES)
+		return;
+	v->me->msgs = 0;
+	if (!bpf_ringbuf_output(&relay_asks, &ask, sizeof(ask), 0))
+		v->me->relay = ISM_RELAY_ASKED;
+}
+
+/* What nothing can be redirected against. Where bytes are in the relay, egress holds back what follows. */
+static __always_inline __u32 relay_refused(struct verdict *v, const struct ism_relay *r)
+{
+	const struct sock *sk = (const struct sock *)v->tp;
+	struct tcp_sock *tp = v->tp;
+
+	if (v->ctl->word != ISM_WORD_ON)
+		return v->ctl->word == ISM_WORD_DRAIN ? ISM_R_DRAIN : ISM_R_OFF;
+	if (v->me->flags & (ISM_CONN_PINNED | ISM_CONN_LEAVING) ||
+	    !(v->me->flags & ISM_CONN_ENROLLED))
+		return v->me->reason ? v->me->reason : ISM_R_STREAM;
+	if (!r || r->token != v->token || r->state != ISM_RELAY_OPEN)
+		return ISM_R_RELAY_WAIT;
+	if (KREAD(struct sock, sk, sk_shutdown) ||
+	    KREAD(struct sock, sk, __sk_common.skc_state) != BPF_TCP_ESTABLISHED)
+		return ISM_R_SHUTDOWN;
+	/* What TCP has in flight may be long in coming, or be held back. */
+	if (KREAD(struct tcp_sock, tp, write_seq) != KREAD(struct tcp_sock, tp, snd_una))
+		return ISM_R_UNREAD_TCP;
+	if (ism_sends_oob()) {
+		ism_set(v->me, ISM_CONN_PINNED);
+		return ISM_R_URGENT;
+	}
+	return 0;
+}
+
+struct relay_spin {
+	struct ism_relay *r;
+	__u64 end_ns;
+	__u64 most; /* redirected and not read when the message fits */
+};
+
+static long relay_spin_step(__u64 i, struct relay_spin *w)
+{
+	struct ism_relay *r = w->r;
+
+	if (!r)
+		return 1;
+	return r->redirected - *(volatile __u64 *)&r->read <= w->most ||
+	       bpf_ktime_get_ns() > w->end_ns;
+}
+
+/* As wait_for_reader(), for a reader that is further away. */
+static __always_inline void relay_wait(const struct verdict *v, struct ism_relay *r)
+{
+	struct relay_spin w = { .r = r, .most = r->window - v->size };
+
+	if (!v->ctl->spin || v->size > r->window || v->me->spins > ISM_SPIN_DEBT_MAX)
+		return;
+	v->me->spins += ISM_SPIN_DEBT;
+	w.end_ns = bpf_ktime_get_ns() + v->ctl->spin * 1000ULL;
+	bpf_loop(ISM_SPIN_LOOPS, relay_spin_step, &w, 0);
+}
+
+/* Why TCP would be the better way. It can be taken at once only while nothing is in the relay. */
+static __always_inline __u32 relay_unwanted(struct verdict *v, struct ism_relay *r)
+{
+	struct sock *sk = (struct sock *)v->tp;
+
+	if (r->redirected - r->read + v->size > r->window) {
+		relay_wait(v, r);
+		if (r->redirected - r->read + v->size > r->window)
+			return ISM_R_BUDGET;
+	}
+	if (r->taken == r->redirected)
+		r->msgs = 0;
+	if (r->msgs >= v->ctl->budget_msgs)
+		return ISM_R_MESSAGES;
+	if (ism_memory_room(v->me, sk, v->size) != ISM_ROOM)
+		return ISM_R_PRESSURE;
+	return small_stream(v, r->push_msgs) ? ISM_R_STREAM : 0;
+}
+
+static __always_inline __u32 relay_decide(struct verdict *v, struct ism_relay *r)
+{
+	__u32 reason = relay_refused(v, r);
+
+	if (reason || !r)
+		return reason;
+	reason = relay_unwanted(v, r);
+	if (!reason || r->redirected == r->delivered)
+		return reason;
+	/* In the relay there is order by itself; held back on TCP the bytes wait for a timer. */
+	if (r->redirected - r->read + v->size <= r->bound &&
+	    r->msgs < v->ctl->budget_msgs * ISM_RELAY_MSGS_BOUND)
+		return 0;
+	return reason;
+}
+
+/* By this egress knows the socket. */
+static __always_inline int relay_mark(struct bpf_sock *sk, const struct verdict *v)
+{
+	struct ism_relay_sk *own =
+		bpf_sk_storage_get(&sk_relay, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+
+	if (!own)
+		return -1;
+	own->token = v->token;
+	own->slot = v->me->relay - 1;
+	return 0;
+}
+
+static __always_inline int to_relay(struct sk_msg_md *msg, struct bpf_sock *sk, struct verdict *v)
+{
+	__u32 slot = v->me->relay - 1, reason;
+	struct ism_relay *r = bpf_map_lookup_elem(&relays, &slot);
+	__u64 dummy;
+
+	reason = relay_decide(v, r);
+	if (!reason && r) {
+		if (!r->redirected && relay_mark(sk, v))
+			reason = ISM_R_NO_STORAGE;
+		dummy = r->dummy;
+		r->after = v->me->last_seq;
+		if (!reason && bpf_msg_redirect_hash(msg, &socks, &dummy, BPF_F_INGRESS) != SK_PASS)
+			reason = ISM_R_RELAY_WAIT;
+	}
+	if (reason || !r) {
+		if (r && v->me->last == ISM_PLANE_RELAY)
+			r->turns++;
+		if (reason == ISM_R_RELAY_WAIT)
+			ask_for_relay(v);
+		note_plane(v->me, ISM_PLANE_TCP, reason);
+		return SK_PASS;
+	}
+	r->redirected += v->size;
+	r->msgs++;
+	v->me->redir_bytes += v->size;
+	v->me->redir_msgs++;
+	if (v->me->spins)
+		v->me->spins--;
+	note_plane(v->me, ISM_PLANE_RELAY, ISM_R_NONE);
+	return SK_PASS;
+}
+
+/*
+ * May the application be given these bytes now? Everything that came by TCP before them must have been
+ * read, and nobody may sleep, or be about to, where only TCP is seen; see check_reader().
+ */
+static __always_inline __u32 push_refused(struct ism_relay *r, struct ism_conn *rec,
+					  struct ism_ctl *ctl, __u32 size)
+{
+	const struct sock *sk = (const struct sock *)rec->sk;
+	__u32 budget = ctl->budget_bytes, own, charged, reason;
+	int first = r->after_in && (__u32)r->after_in != r->after_pushed;
+
+	if (!r->sk_state || r->sk_flags & ISM_RELAY_SK_ORPHAN)
+		return ISM_R_PEER_GONE;
+	if (r->after_in && (__s32)(r->copied - (__u32)r->after_in) < 0)
+		return ISM_R_UNREAD_TCP;
+	if (first && KREAD(struct sock, sk, sk_lock.owned))
+		return ISM_R_PLAIN_READER;
+	reason = ism_plain_reader(rec->sk);
+	if (!reason && ctl->readers == ISM_READERS_POLL && ism_sleepers(rec->sk))
+		reason = ISM_R_BLOCKING;
+	if (reason)
+		return reason;
+	if (!r->unread) {
+		r->push_msgs = 0;
+		goto memory;
+	}
+	if (KREAD(struct sock, sk, sk_userlocks) & ISM_SOCK_RCVBUF_LOCK) {
+		own = KREAD(struct sock, sk, sk_rcvbuf);
+		if (own < budget)
+			budget = own;
+	}
+	charged = KREAD(struct sock, sk, sk_backlog.rmem_alloc.counter);
+	if (charged + size > budget)
+		return ISM_R_BUDGET;
+	if (r->push_msgs >= ctl->budget_msgs)
+		return ISM_R_MESSAGES;
+memory:
+	return ism_memory_room(rec, sk, size) == ISM_ROOM ? 0 : ISM_R_PRESSURE;
+}
+
+/* The dummy sends: SK_DROP means "not now", nothing was consumed, and send() says EACCES. */
+static __noinline int from_relay(struct sk_msg_md *msg)
+{
+	struct ism_ctl *ctl = ism_ctl();
+	struct bpf_sock *sk = msg->sk;
+	struct ism_relay_sk *own;
+	struct ism_relay *r;
+	struct ism_conn *rec;
+	__u64 token;
+	__u32 slot;
+
+	if (!sk || !ctl)
+		return SK_PASS;
+	own = bpf_sk_storage_get(&sk_relay, sk, 0, 0);
+	if (!own || !own->dummy)
+		return SK_PASS;
+	slot = own->slot;
+	token = own->token;
+	r = bpf_map_lookup_elem(&relays, &slot);
+	if (!r || r->token != token)
+		return SK_DROP;
+	rec = bpf_map_lookup_elem(&conns, &token);
+	relay_look(r, rec);
+	r->why = rec ? push_refused(r, rec, ctl, msg->size) : ISM_R_PEER_GONE;
+	if (!r->why && bpf_msg_redirect_hash(msg, &socks, &token, BPF_F_INGRESS) != SK_PASS)
+		r->why = ISM_R_PEER_GONE;
+	if (r->why) {
+		r->drops++;
+		return SK_DROP;
+	}
+	r->after_pushed = r->after_in;
+	r->pushed += msg->size;
+	r->unread += msg->size;
+	r->push_msgs++;
+	return SK_PASS;
+}
+
+#endif
