@@ -8,6 +8,7 @@
 #include <bpf/bpf_endian.h>
 #include "passive.bpf.h"
 #include "policy.bpf.h"
+#include "relay_end.bpf.h"
 #include "waiters.bpf.h"
 #include <ismredir/option.h>
 #include <ismredir/siphash.h>
@@ -434,7 +435,8 @@ static __always_inline void on_connect(struct bpf_sock_ops *skops)
 	if (!c || !tp || c->word != ISM_WORD_ON)
 		return;
 	plane = wants_offer(skops, c, tp);
-	if (plane != ISM_PLANE_TCP)
+	/* The dummy of a relay connects, too, and to nowhere. */
+	if (plane != ISM_PLANE_TCP && !BPF_CORE_READ_BITFIELD_PROBED(tp, repair))
 		add_active(skops, plane);
 }
 
@@ -988,8 +990,9 @@ static __always_inline void try_leave(struct bpf_sock_ops *skops, struct ism_con
 {
 	struct ism_conn *peer = ism_peer_of(rec);
 
-	if (peer && ism_sk_cookie((struct sock *)peer->sk) == peer->cookie &&
-	    ism_busy_tasks(peer->sk))
+	if (ism_slot_of(rec, token) ||
+	    (peer && ism_sk_cookie((struct sock *)peer->sk) == peer->cookie &&
+	     ism_busy_tasks(peer->sk)))
 		return;
 	if (ism_unread((struct sock *)rec->sk) || bpf_map_delete_elem(&socks, &token))
 		return;
@@ -1121,6 +1124,8 @@ static __always_inline void on_shutdown(struct bpf_sock_ops *skops)
 	if (!rec || !tp)
 		return;
 	if (rec->flags & (ISM_CONN_ENROLLED | ISM_CONN_LEAVING)) {
+		if (ism_relay_shutdown(skops, rec, token))
+			return;
 		ism_leave(rec);
 		rec->reason = ISM_R_SHUTDOWN;
 		try_leave(skops, rec, token);

@@ -201,6 +201,7 @@ struct tcp_sock {
 	__u32 rcv_nxt;
 	__u32 snd_una;
 	__u8 bpf_sock_ops_cb_flags;
+	__u8 repair : 1;
 	void *fastopen_req;
 	struct saved_syn *saved_syn;
 	__u64 bytes_acked;

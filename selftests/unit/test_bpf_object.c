@@ -8,6 +8,7 @@
 #include <bpf/btf.h>
 #include <bpf/libbpf.h>
 #include <ismredir/maps.h>
+#include <ismredir/relay.h>
 
 #define NAME_MAX_BPF 15
 
@@ -93,6 +94,10 @@ static const struct {
 	{ "ctl", BPF_MAP_TYPE_ARRAY, NULL, "ism_ctl", 4, sizeof(struct ism_ctl) },
 	{ "stats", BPF_MAP_TYPE_PERCPU_ARRAY, NULL, "ism_stats", 4, sizeof(struct ism_stats) },
 	{ "reasons", BPF_MAP_TYPE_PERCPU_ARRAY, NULL, NULL, 4, 8 },
+	{ "relays", BPF_MAP_TYPE_ARRAY, NULL, "ism_relay", 4, sizeof(struct ism_relay) },
+	{ "sk_relay", BPF_MAP_TYPE_SK_STORAGE, NULL, "ism_relay_sk", 4,
+	  sizeof(struct ism_relay_sk) },
+	{ "relay_asks", BPF_MAP_TYPE_RINGBUF, NULL, NULL, 0, 0 },
 };
 
 /* The type that BTF gives for a key or value, with typedefs and qualifiers taken off. */
@@ -137,10 +142,12 @@ Test(bpf_object, every_map_has_btf_and_the_documented_types)
 		cr_expect_eq(bpf_map__type(map), expected[i].type, "map %s", name);
 		cr_expect_eq(bpf_map__key_size(map), expected[i].key_size, "map %s", name);
 		cr_expect_eq(bpf_map__value_size(map), expected[i].value_size, "map %s", name);
-		check_type(btf, name, bpf_map__btf_key_type_id(map), expected[i].key,
-			   expected[i].key_size);
-		check_type(btf, name, bpf_map__btf_value_type_id(map), expected[i].value,
-			   expected[i].value_size);
+		if (expected[i].key_size)
+			check_type(btf, name, bpf_map__btf_key_type_id(map), expected[i].key,
+				   expected[i].key_size);
+		if (expected[i].value_size)
+			check_type(btf, name, bpf_map__btf_value_type_id(map), expected[i].value,
+				   expected[i].value_size);
 	}
 	bpf_object__close(obj);
 }
