@@ -72,7 +72,13 @@ struct ism_dmb_static {
  * A relay reads: what it has consumed lies in the receive queue of a socket, before everything that comes
  * by TCP later. So its partner goes to TCP only once all of the ring is consumed; see docs/cross-kernel.rst.
  */
-#define ISM_RX_RELAY  (1ULL << 36)
+#define ISM_RX_RELAY (1ULL << 36)
+/*
+ * Has attached this DMB. Said first of all when the partner is of another kernel, and without it in the own
+ * DMB nobody says READY to such a partner: a daemon that was restarted may have made another DMB than
+ * the one that the partner writes to.
+ */
+#define ISM_RX_HERE   (1ULL << 37)
 #define ISM_RX_SEQ(w) ((__u32)(w))
 
 /*
@@ -89,14 +95,19 @@ struct ism_dmb_static {
  *              the owner rings once for each value. 0: does not sleep.
  * @stamp: the clock of its CPU (time-stamp counter) when it published last: lets a reader of many
  *         rings serve them in order. Only a hint.
+ * @after: of a relay: ISM_TX_AFTER | TCP sequence number: what it gave to TCP before that is to be read
+ *         before the bytes in the ring. It changes only while the ring is consumed. 0: nothing
  */
 struct ism_dmb_tx {
 	__u64 prod;
 	__u32 cpu;
 	__u32 want_space;
 	__u64 stamp;
-	__u8 reserved[40];
+	__u64 after;
+	__u8 reserved[32];
 };
+
+#define ISM_TX_AFTER (1ULL << 32)
 
 /**
  * struct ism_dmb_rx - line B, what the partner says as a receiver; one cache line
@@ -104,8 +115,8 @@ struct ism_dmb_tx {
  * @tcp: low half: TCP sequence number up to which its application has read; high half: ISM_RX_*
  * @want_data: nonzero while it sleeps for data, a new value for each sleep; 0: does not sleep
  * @how: ISM_RX_BARRIER
- * @read: ISM_RX_RELAY: cursor up to which the application itself has read; only to be told, and to bound
- *        what lies in the socket
+ * @read: ISM_RX_RELAY: how many bytes of the ring the application itself has read (a count, which a
+ *        rewind does not change); bounds what lies in the socket
  */
 struct ism_dmb_rx {
 	__u64 cons;

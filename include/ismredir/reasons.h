@@ -129,6 +129,8 @@
 	  "a bug or an attack in the partner process; look at it")                                 \
 	R(NO_FDS, 0x0408, "no_fds", "no file descriptors are left",                                \
 	  "raise the limit of open files (ulimit -n)")                                             \
+	R(NOT_ALLOWED, 0x0409, "not_allowed", "the user may not use the memory of the fabric itself",                 \
+	  "name the user in the fabric's option direct=, or start ismredird with --relay")         \
 	R(DRAIN, 0x0501, "drain", "ismredir is being unloaded", "nothing to do")                   \
 	R(OFF, 0x0502, "off", "redirection is switched off", "`ismredir load --replace`")
 /* clang-format on */

@@ -4,9 +4,9 @@
 DAEMON_SAN_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=undefined \
 	-fno-omit-frame-pointer -O1 -g
 DAEMON_SAN := $(addprefix $(B)/daemon-asan/,$(DAEMON_SRC:.c=.o) $(FABRIC_SRC:.c=.o) \
-	$(addprefix user/lib/,control_client.o err.o lookup.o pins.o reasons.o))
+	$(addprefix user/lib/,announce.o control_client.o err.o lookup.o pins.o reasons.o))
 DAEMON_FUZZ_SRC := selftests/daemon/fuzz_control.c $(filter-out user/daemon/main.c,$(DAEMON_SRC)) \
-	$(FABRIC_SRC) $(addprefix user/lib/,err.c lookup.c pins.c reasons.c)
+	$(FABRIC_SRC) $(addprefix user/lib/,announce.c err.c lookup.c pins.c reasons.c)
 
 .PHONY: check-daemon fuzz-daemon
 check-daemon: all $(B)/fabric/contract $(B)/fabric-asan/contract $(B)/daemon-asan/ismredird $(B)/daemon/fuzz_control

@@ -62,19 +62,25 @@ int ism_lookup_conn(const struct ism_lookup *l, __u64 token, struct ism_conn *re
 	return bpf_map_lookup_elem(l->conns, &token, ret) ? -errno : 0;
 }
 
-int ism_lookup_word(__u32 *ret)
+int ism_lookup_ctl(struct ism_ctl *ret)
 {
-	int fd = open_map("ctl", sizeof(struct ism_ctl), NULL), rc = 0;
-	struct ism_ctl ctl = { .word = ISM_WORD_OFF };
+	int fd = open_map("ctl", sizeof(*ret), NULL), rc;
 	__u32 zero = 0;
 
-	if (fd < 0 && fd != -ENOENT && fd != -EPROTO)
+	if (fd < 0)
 		return fd;
-	if (fd >= 0) {
-		rc = bpf_map_lookup_elem(fd, &zero, &ctl) ? -errno : 0;
-		close(fd);
-	}
-	if (!rc)
-		*ret = ctl.word;
-	return rc;
+	rc = bpf_map_lookup_elem(fd, &zero, ret) ? -errno : 0;
+	close(fd);
+	return !rc && ret->format != ISM_MAPS_FORMAT ? -EPROTO : rc;
+}
+
+int ism_lookup_word(__u32 *ret)
+{
+	struct ism_ctl ctl;
+	int rc = ism_lookup_ctl(&ctl);
+
+	if (rc && rc != -ENOENT && rc != -EPROTO)
+		return rc;
+	*ret = rc ? ISM_WORD_OFF : ctl.word;
+	return 0;
 }

@@ -33,6 +33,9 @@ int ism_lookup_socket(const struct ism_lookup *l, int sock, struct ism_sk *ret);
 /** ism_lookup_conn() - the record of a DMB token; -ENOENT when there is none */
 int ism_lookup_conn(const struct ism_lookup *l, __u64 token, struct ism_conn *ret);
 
+/** ism_lookup_ctl() - the control block; -ENOENT nothing is loaded, -EPROTO nothing of this version */
+int ism_lookup_ctl(struct ism_ctl *ret);
+
 /**
  * ism_lookup_word() - enum ism_word in force
  * Return: 0; ISM_WORD_OFF is also when nothing is loaded, or nothing of this version. A negative errno

@@ -53,27 +53,39 @@ int ism_pins_check_fs(struct ism_err *err)
 	return 0;
 }
 
-int ism_pins_lock(int create, struct ism_err *err)
+/* At most @tries times, a tenth of a second apart. */
+static int lock_dir(int tries, struct ism_err *err)
 {
 	const char *dir = ism_pin_dir();
-	int fd;
+	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
-	if (create && mkdir(dir, 0700) && errno != EEXIST)
-		return ism_err_set(err, -errno, "mkdir %s: %s", dir, strerror(errno));
-	fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0) {
 		if (errno == ENOENT)
 			return ism_err_set(err, -ENOENT, "not loaded (no %s)", dir);
 		return ism_err_set(err, -errno, "%s: %s", dir, strerror(errno));
 	}
-	for (int tries = 0; flock(fd, LOCK_EX | LOCK_NB); tries++) {
-		if (tries == 100) {
+	while (flock(fd, LOCK_EX | LOCK_NB)) {
+		if (--tries <= 0) {
 			close(fd);
 			return ism_err_set(err, -EBUSY, "another ismredir is at work on %s", dir);
 		}
 		usleep(100 * 1000);
 	}
 	return fd;
+}
+
+int ism_pins_lock(int create, struct ism_err *err)
+{
+	const char *dir = ism_pin_dir();
+
+	if (create && mkdir(dir, 0700) && errno != EEXIST)
+		return ism_err_set(err, -errno, "mkdir %s: %s", dir, strerror(errno));
+	return lock_dir(100, err);
+}
+
+int ism_pins_try_lock(struct ism_err *err)
+{
+	return lock_dir(1, err);
 }
 
 static int open_pin(const char *name)

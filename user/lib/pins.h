@@ -24,6 +24,9 @@ int ism_pins_check_fs(struct ism_err *err);
  */
 int ism_pins_lock(int create, struct ism_err *err);
 
+/** ism_pins_try_lock() - the same without making or waiting for anything */
+int ism_pins_try_lock(struct ism_err *err);
+
 /** ism_pins_open_map() - descriptor of a pinned map, or negative errno */
 int ism_pins_open_map(const char *name);
 
