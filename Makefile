@@ -45,7 +45,7 @@ BPF_CFLAGS = -g -O2 -target bpf -mcpu=v3 -D__TARGET_ARCH_$(ARCH) $(WARN) -Wno-un
 ifneq ($(filter-out clean deps help,$(or $(MAKECMDGOALS),all)),)
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS))
 PKG_LIBS := $(shell pkg-config --libs $(PKGS)) -lelf -lz
-DAEMON_LIBS := $(shell pkg-config --libs libsystemd)
+DAEMON_LIBS := $(shell pkg-config --libs libsystemd liburing)
 endif
 
 LIB_SRC	:= $(wildcard user/lib/*.c)
@@ -64,7 +64,7 @@ SHIM	:= $(B)/libismredir-preload.so
 SHIM_CFLAGS = -std=gnu11 $(WARN) -U_FORTIFY_SOURCE -fstack-protector-strong -fPIC -fvisibility=hidden \
 	      -ftls-model=initial-exec -fno-strict-aliasing -Iinclude -Iuser/lib -Iuser/shim \
 	      -DISM_VERSION='"$(VERSION)"'
-BPF_OBJ	:= $(B)/ismredir.bpf.o $(B)/view.bpf.o
+BPF_OBJ	:= $(B)/ismredir.bpf.o $(B)/view.bpf.o $(B)/relayd.bpf.o
 SKELS	:= $(BPF_OBJ:.bpf.o=.skel.h)
 
 .DELETE_ON_ERROR:
@@ -91,7 +91,7 @@ $(B)/libismfabric.a: $(FABRIC_OBJ)
 
 # -z now: lazy binding in a forked child with a small stack has crashed other shims.
 $(SHIM): $(SHIM_OBJ)
-	$(call say,LINK,$@)$(CC) -shared $(CFLAGS) $(LDFLAGS) -Wl,-z,now -Wl,-z,defs -Wl,-soname,$(@F) -o $@ $^ -lpthread
+	$(call say,LINK,$@)$(CC) -shared $(CFLAGS) $(LDFLAGS) -Wl,-z,now -Wl,-z,noseparate-code -Wl,-z,defs -Wl,-soname,$(@F) -o $@ $^ -lpthread
 
 $(SHIM_OBJ): $(B)/shim/%.o: %.c
 	$(call say,CC,$@)mkdir -p $(@D) && $(CC) $(CPPFLAGS) $(CFLAGS) $(SHIM_CFLAGS) -MMD -MP -c -o $@ $<
@@ -113,8 +113,8 @@ $(SKELS): $(B)/%.skel.h: $(B)/%.bpf.o
 
 # What a fresh Debian lacks. Runtime packages of the tests are in DEPS_TEST.
 DEPS_BUILD := clang llvm libbpf-dev bpftool libelf-dev zlib1g-dev libjson-c-dev libsmartcols-dev \
-	libinih-dev libcap-ng-dev libsystemd-dev pkg-config gcc make python3-docutils
-DEPS_TEST := libcriterion-dev libsodium-dev libclang-rt-14-dev liburing-dev iproute2 nftables iptables jq socat curl \
+	libinih-dev libcap-ng-dev libsystemd-dev liburing-dev pkg-config gcc make python3-docutils
+DEPS_TEST := libcriterion-dev libsodium-dev libclang-rt-14-dev iproute2 nftables iptables jq socat curl \
 	redis-server redis-tools iperf3 memcached libmemcached-tools postgresql postgresql-contrib haproxy openssh-server \
 	openssh-client nginx-light wrk python3 util-linux procps clang-format cppcheck shellcheck sockperf \
 	libpython3.11-testsuite openssl tcl perl dpkg-dev

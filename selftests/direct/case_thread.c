@@ -202,6 +202,41 @@ static void many(struct end *e)
 	IS(sum, 1500 * 777 * (1 + 2 + 5));
 }
 
+/*
+ * Messages that come one by one, so that each wakes a sleeper, and bursts, in turn: readers on rings change
+ * the way in which they make sure that nobody oversleeps (wait.c, choose_fence()), and none may be late.
+ */
+static void singles_and_bursts(struct end *e)
+{
+	struct tally t[3] = {};
+	uint64_t bytes = 0, sum = 0;
+	pthread_t id[3];
+	uint8_t one = 3;
+
+	if (e->server) {
+		for (int round = 0; round < 60; round++) {
+			for (int i = 0; i < (round % 3 ? 12 : 700); i++) {
+				IS(send(e->fd, &one, 1, 0), 1);
+				if (round % 3)
+					usleep(200);
+			}
+		}
+		conn_close(e);
+		return;
+	}
+	for (int i = 0; i < e->arg; i++) {
+		t[i].fd = e->fd;
+		IS(pthread_create(&id[i], NULL, read_tally, &t[i]), 0);
+	}
+	for (int i = 0; i < e->arg; i++) {
+		IS(pthread_join(id[i], NULL), 0);
+		bytes += t[i].bytes;
+		sum += t[i].sum;
+	}
+	IS(bytes, 20 * (700 + 12 + 12));
+	IS(sum, 3 * bytes);
+}
+
 /* A connection of its own for each thread. */
 static void *own_connection(void *arg)
 {
@@ -344,6 +379,8 @@ const struct test tests_thread[] = {
 	{ "thread_close_poll", close_waits, NULL, 0, POLLS },
 	{ "thread_cancel", cancel, NULL, 0, 0 },
 	{ "threads_on_one", many, NULL, 0, 0 },
+	{ "singles_and_bursts", singles_and_bursts, NULL, 0, 1 },
+	{ "threads_singles_and_bursts", singles_and_bursts, NULL, 0, 3 },
 	{ "threads_own", many_connections, NULL, 0, 0 },
 	{ "threads_handed_on", handed_on, NULL, 0, 0 },
 	{ "threads_reuse", reuse, NULL, 0, 0 },

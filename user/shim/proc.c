@@ -26,21 +26,34 @@ static pid_t
 	my_pid; /* 0: a process that shares our memory, but was not made by fork(), see is_me() */
 static __thread int in_fork; /* fork_wrapped() will tell how it ended */
 
+/*
+ * Programs that only start others, such as shells, have nothing to share, and pay for each page of ours
+ * that is written to after a fork().
+ */
 static void before_fork(void)
 {
-	ism_table_before_fork();
+	if (!ism_table_idle())
+		ism_table_before_fork();
+}
+
+static void fork_done(int failed)
+{
+	if (!ism_table_idle())
+		ism_table_fork_done(failed);
 }
 
 static void after_in_parent(void)
 {
 	if (!in_fork)
-		ism_table_fork_done(0);
+		fork_done(0);
 }
 
 static void after_in_child(void)
 {
 	my_pid = SYS(SYS_getpid);
 	in_fork = 0;
+	if (ism_table_idle())
+		return;
 	ism_daemon_after_fork();
 	ism_table_after_fork();
 	epoll_after_fork();
@@ -67,7 +80,7 @@ ISM_EXPORT pid_t fork(void)
 	pid = REAL(fork)();
 	if (pid) {
 		in_fork = 0;
-		ism_table_fork_done(pid < 0);
+		fork_done(pid < 0);
 	}
 	return pid;
 }
@@ -91,7 +104,7 @@ static pid_t fork_by(pid_t (*how)(void *arg), void *arg)
 	before_fork();
 	pid = how(arg);
 	if (pid)
-		ism_table_fork_done(pid < 0);
+		fork_done(pid < 0);
 	else
 		after_in_child();
 	return pid;

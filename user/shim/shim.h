@@ -118,6 +118,9 @@ struct ism_slot {
 	_Atomic uint32_t want_seq; /* last value used for want_data and want_space */
 	_Atomic uint64_t armed_word; /* producer word when want_data was armed */
 	_Atomic uint32_t rx_waiters; /* tasks and epoll sets that sleep for data */
+	_Atomic uint32_t rx_sparse; /* sleeps in a row for few messages each: choose_fence() */
+	_Atomic uint32_t choosing; /* a task is in choose_fence() */
+	uint64_t armed_msgs; /* messages of the partner when want_data was armed */
 	uint64_t rx_bytes, rx_msgs, tcp_rx_bytes;
 	uint32_t rx_budget; /* ns to spin, adapts */
 	uint32_t empty_reads;
@@ -254,6 +257,9 @@ static inline void conn_done(struct conn *c)
 	if (unlikely(!users && atomic_load_explicit(&c->closing, memory_order_relaxed)))
 		conn_release(c);
 }
+
+/** ism_table_idle() - no entry was ever made, and no other thread can be about to make one */
+int ism_table_idle(void);
 
 /** ism_fd_set() - @ptr must be aligned to 8; the caller owns the meaning of the old entry */
 void ism_fd_set(int fd, enum ism_fd_kind kind, void *ptr);

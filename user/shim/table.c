@@ -24,13 +24,23 @@ _Atomic ism_fd_t ism_fdtab[ISM_FD_MAX];
 #define PART 512
 static _Atomic uint64_t parts[ISM_FD_MAX / PART / 64];
 
+/* Was there ever an entry? Before, nothing here or elsewhere holds anything that fork() has to mend. */
+static _Atomic uint32_t table_used;
+
 static void note_part(unsigned int fd)
 {
 	_Atomic uint64_t *w = &parts[fd / PART / 64];
 	uint64_t bit = 1ULL << (fd / PART % 64);
 
-	if (!(atomic_load_explicit(w, memory_order_relaxed) & bit))
-		atomic_fetch_or(w, bit);
+	if (atomic_load_explicit(w, memory_order_relaxed) & bit)
+		return;
+	atomic_store(&table_used, 1);
+	atomic_fetch_or(w, bit);
+}
+
+int ism_table_idle(void)
+{
+	return !atomic_load(&table_used) && __libc_single_threaded;
 }
 
 static ism_fd_t entry(enum ism_fd_kind kind, void *ptr)

@@ -61,24 +61,28 @@ uint64_t ism_ticks(void)
 	return __builtin_ia32_rdtsc();
 }
 
-__attribute__((constructor(103))) static void start_clock(void)
+/* The first wait starts the clock: a program that never waits here shall not pay for it. */
+static void learn_rate(void)
 {
-	tick0 = ism_ticks();
-	ns0 = ism_now_ns();
+	uint64_t rate, past;
+
+	if (!ns0) {
+		tick0 = ism_ticks();
+		ns0 = ism_now_ns();
+		return;
+	}
+	past = ism_now_ns() - ns0;
+	if (past < 2000000)
+		return;
+	rate = (ism_ticks() - tick0) / (past / 1000000);
+	ticks_per_ms = rate ? rate : 1;
 }
 
 uint64_t ism_to_ticks(uint64_t ns)
 {
-	uint64_t rate = ticks_per_ms, past;
-
-	if (unlikely(!rate)) {
-		past = ism_now_ns() - ns0;
-		if (past < 2000000)
-			return ns * 2;
-		rate = (ism_ticks() - tick0) / (past / 1000000);
-		ticks_per_ms = rate ? rate : 1;
-	}
-	return ns * rate / 1000000;
+	if (unlikely(!ticks_per_ms))
+		learn_rate();
+	return ticks_per_ms ? ns * ticks_per_ms / 1000000 : ns * 2;
 }
 #else
 uint64_t ism_ticks(void)
@@ -245,12 +249,24 @@ int conn_partner_cpu(const struct conn *c)
 
 /*
  * A full fence behind each publication waits until the partner's CPU has given up the cache line: half of
- * the time of a small message. Sleeping is rare and dear anyway. So the sleeper has the fence executed
- * on the writers' CPUs, by an interrupt, and the writers only keep their compiler from reordering. Both
- * have to be registered; a writer knows by ISM_RX_BARRIER that its reader does its part.
+ * the time of a small message. Where sleeping is rare the sleeper has the fence executed on the writers'
+ * CPUs, by an interrupt, and the writers only keep their compiler from reordering. Both have to be
+ * registered; a writer knows by ISM_RX_BARRIER that its reader does its part.
+ *
+ * Such an interrupt costs as much as some fifty fences, and disturbs whoever runs there. A reader that
+ * sleeps for every few messages (a server of many clients, three processes on two CPUs) takes the claim
+ * back and leaves fencing to the writer.
  */
 static uint32_t registered;
-static __thread uint32_t armed_anew;
+static __thread uint32_t armed_anew; /* something was armed that wants a barrier */
+static __thread uint32_t dense_seen; /* dense_turns at the last fence */
+
+#define SPARSE_MSGS   32 /* for fewer messages a sleep is sparse */
+#define SPARSE_SLEEPS 8 /* so many in a row, and the writer shall fence */
+#define DENSE_MSGS    256 /* for that many it shall not any more */
+
+/* How often a reader of this process took the fences back to itself. */
+static _Atomic uint32_t dense_turns;
 
 __attribute__((constructor(104))) void ism_barrier_init(void)
 {
@@ -275,14 +291,74 @@ void ism_barrier(void)
 	errno = saved;
 }
 
+/* Whatever a writer has read of the claim, after the barrier it fences or has been fenced. */
+static void leave_fences_to_writer(struct conn *c)
+{
+	__atomic_store_n(&ism_dmb_rx(c->peer)->how, 0, __ATOMIC_RELAXED);
+	ism_barrier();
+	atomic_store(&c->slot->rx_sparse, SPARSE_SLEEPS);
+}
+
+/*
+ * Another task may have looked at rx_sparse, armed, and count on its own fence. If it does not see the new
+ * number behind that fence, then the fence, and what it armed, came before the claim does.
+ */
+static void take_fences_back(struct conn *c)
+{
+	atomic_store(&c->slot->rx_sparse, 0);
+	atomic_fetch_add(&dense_turns, 1);
+	__atomic_store_n(&ism_dmb_rx(c->peer)->how, ISM_RX_BARRIER, __ATOMIC_RELEASE);
+	armed_anew = 1;
+}
+
+/*
+ * want_data was armed anew: who fences? Processes that share the connection do not see each other's
+ * dense_turns, so with them it stays as it is.
+ */
+static void choose_fence(struct conn *c)
+{
+	struct ism_slot *s = c->slot;
+	uint64_t msgs = __atomic_load_n(&ism_dmb_stats(c->own)->tx_msgs, __ATOMIC_RELAXED);
+	uint64_t since = msgs - s->armed_msgs;
+	uint32_t sparse = atomic_load(&s->rx_sparse);
+
+	s->armed_msgs = msgs;
+	if (sparse >= SPARSE_SLEEPS) {
+		if (since >= DENSE_MSGS && registered && atomic_load(&s->procs) == 1)
+			take_fences_back(c);
+		return;
+	}
+	armed_anew = 1;
+	if (since >= SPARSE_MSGS)
+		atomic_store(&s->rx_sparse, 0);
+	else if (sparse == SPARSE_SLEEPS - 1 || unlikely(!registered))
+		leave_fences_to_writer(c);
+	else
+		atomic_store(&s->rx_sparse, sparse + 1);
+}
+
+/* One at a time; whoever comes meanwhile has his own barrier, which is always right. */
+static void armed_data(struct conn *c)
+{
+	if (atomic_exchange(&c->slot->choosing, 1)) {
+		armed_anew = 1;
+		return;
+	}
+	choose_fence(c);
+	atomic_store(&c->slot->choosing, 0);
+}
+
 /* What was armed before, and found nobody writing, had its barrier then. */
 void ism_sleep_fence(void)
 {
-	if (!armed_anew) {
-		atomic_thread_fence(memory_order_seq_cst);
+	uint32_t turns;
+
+	atomic_thread_fence(memory_order_seq_cst);
+	turns = atomic_load(&dense_turns);
+	if (!armed_anew && turns == dense_seen)
 		return;
-	}
 	armed_anew = 0;
+	dense_seen = turns;
 	ism_barrier();
 }
 
@@ -320,29 +396,28 @@ uint64_t conn_word(const struct conn *c, int want)
  * sleep. By then we may have read what it published and armed again, and it rings for a word that we
  * know: the value is used up, and nothing but the bell tells.
  */
-static void arm(_Atomic uint32_t *mine, _Atomic uint64_t *armed, uint32_t *theirs, uint64_t word,
-		struct ism_slot *s)
+static int arm(_Atomic uint32_t *mine, _Atomic uint64_t *armed, uint32_t *theirs, uint64_t word,
+	       struct ism_slot *s)
 {
 	uint32_t v;
 
 	if (atomic_load(mine) && atomic_load(armed) == word)
-		return;
+		return 0;
 	v = next_want(s);
 	atomic_store(armed, word);
 	atomic_store(mine, v);
 	__atomic_store_n(theirs, v, __ATOMIC_RELEASE);
-	armed_anew = 1;
+	return 1;
 }
 
 void conn_arm(struct conn *c, int want)
 {
 	struct ism_slot *s = c->slot;
 
-	if (want & ISM_WANT_DATA && unlikely(!registered))
-		ism_dmb_rx(c->peer)->how = 0;
-	if (want & ISM_WANT_DATA)
-		arm(&s->want_data, &s->armed_word, &ism_dmb_rx(c->peer)->want_data,
-		    conn_word(c, ISM_WANT_DATA), s);
+	if (want & ISM_WANT_DATA &&
+	    arm(&s->want_data, &s->armed_word, &ism_dmb_rx(c->peer)->want_data,
+		conn_word(c, ISM_WANT_DATA), s))
+		armed_data(c);
 	if (want & ISM_WANT_SPACE)
 		arm(&s->want_space, &s->armed_cons, &ism_dmb_tx(c->peer)->want_space,
 		    conn_word(c, ISM_WANT_SPACE), s);
