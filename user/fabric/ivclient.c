@@ -1,0 +1,321 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* The client's side of the ivshmem server protocol; see ivclient.h. */
+#include "ivclient.h"
+#include <endian.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+#include "err.h"
+
+#define VERSION	  0
+#define MEMORY	  (-1)
+#define MAX_PEER  65535
+#define WAIT_MS	  5000
+#define AT_A_TIME 256 /* messages of one drain: a server that talks without end stops nobody */
+
+struct ism_ivclient {
+	int sock, epoll, memory;
+	unsigned int id, max_peers;
+	size_t have; /* bytes of @part */
+	char part[8];
+	int part_fd; /* came with them */
+	int bells[]; /* first vector of each peer, -1: there is no such peer */
+};
+
+/* ---------------------------------------------------------------- messages */
+
+static void take_fd(struct ism_ivclient *c, struct msghdr *m)
+{
+	for (struct cmsghdr *h = CMSG_FIRSTHDR(m); h; h = CMSG_NXTHDR(m, h)) {
+		size_t n = (h->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+
+		if (h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_RIGHTS)
+			continue;
+		for (size_t i = 0; i < n; i++) {
+			int fd;
+
+			memcpy(&fd, CMSG_DATA(h) + i * sizeof(fd), sizeof(fd));
+			if (c->part_fd < 0)
+				c->part_fd = fd;
+			else
+				close(fd);
+		}
+	}
+}
+
+/* Returns 1 for a message, 0 when there is none yet, or an error. @ret_fd is the caller's, or -1. */
+static int get(struct ism_ivclient *c, __s64 *ret, int *ret_fd)
+{
+	char control[CMSG_SPACE(4 * sizeof(int))];
+	struct iovec iov = { c->part + c->have, sizeof(c->part) - c->have };
+	struct msghdr m = { .msg_iov = &iov,
+			    .msg_iovlen = 1,
+			    .msg_control = control,
+			    .msg_controllen = sizeof(control) };
+	ssize_t n = recvmsg(c->sock, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	__u64 raw;
+
+	if (n < 0)
+		return errno == EAGAIN || errno == EINTR ? 0 : -errno;
+	if (n == 0)
+		return -ECONNRESET;
+	take_fd(c, &m);
+	c->have += n;
+	if (c->have < sizeof(c->part))
+		return 0;
+	memcpy(&raw, c->part, sizeof(raw));
+	*ret = (__s64)le64toh(raw);
+	*ret_fd = c->part_fd;
+	c->have = 0;
+	c->part_fd = -1;
+	return 1;
+}
+
+static int watch(struct ism_ivclient *c, int fd)
+{
+	struct epoll_event e = { .events = EPOLLIN, .data.fd = fd };
+
+	return epoll_ctl(c->epoll, EPOLL_CTL_ADD, fd, &e) ? -errno : 0;
+}
+
+/* A peer's next vector. Only the first is used, and the own one is what wakes us. */
+static int add_bell(struct ism_ivclient *c, unsigned int id, int fd)
+{
+	if (c->bells[id] >= 0) {
+		close(fd);
+		return 0;
+	}
+	/* We must not sleep on it, whoever made it. */
+	if (fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK)) {
+		close(fd);
+		return -EPROTO;
+	}
+	c->bells[id] = fd;
+	return id == c->id ? watch(c, fd) : 0;
+}
+
+/* A message after the greeting: about a peer. */
+static int take_peer(struct ism_ivclient *c, __s64 value, int fd)
+{
+	if (value < 0 || value > MAX_PEER) {
+		if (fd >= 0)
+			close(fd);
+		return -EPROTO;
+	}
+	if (value >= c->max_peers) {
+		if (fd >= 0)
+			close(fd);
+		return 0;
+	}
+	if (fd >= 0)
+		return add_bell(c, value, fd);
+	if (value != c->id && c->bells[value] >= 0) {
+		close(c->bells[value]);
+		c->bells[value] = -1;
+	}
+	return 0;
+}
+
+/* ---------------------------------------------------------------- greeting */
+
+static int wait_message(struct ism_ivclient *c, __s64 *ret, int *ret_fd)
+{
+	int rc;
+
+	while (!(rc = get(c, ret, ret_fd))) {
+		struct pollfd p = { .fd = c->sock, .events = POLLIN };
+
+		rc = poll(&p, 1, WAIT_MS);
+		if (rc == 0)
+			return -ETIMEDOUT;
+		if (rc < 0 && errno != EINTR)
+			return -errno;
+	}
+	return rc < 0 ? rc : 0;
+}
+
+static int wait_value(struct ism_ivclient *c, __s64 *ret, int want_fd)
+{
+	int fd, rc = wait_message(c, ret, &fd);
+
+	if (rc)
+		return rc;
+	if (want_fd) {
+		c->memory = fd;
+		return fd < 0 ? -EPROTO : 0;
+	}
+	if (fd < 0)
+		return 0;
+	close(fd);
+	return -EPROTO;
+}
+
+/* Everybody's bells follow; the own come last. */
+static int wait_own_bell(struct ism_ivclient *c)
+{
+	while (c->bells[c->id] < 0) {
+		__s64 value;
+		int fd, rc = wait_message(c, &value, &fd);
+
+		if (!rc)
+			rc = take_peer(c, value, fd);
+		if (rc < 0)
+			return rc;
+	}
+	return 0;
+}
+
+static int greet(struct ism_ivclient *c, struct ism_err *err)
+{
+	__s64 version, id, memory;
+	int rc = wait_value(c, &version, 0);
+
+	if (!rc && version != VERSION)
+		rc = -EPROTO;
+	if (!rc)
+		rc = wait_value(c, &id, 0);
+	if (!rc && (id < 0 || id > MAX_PEER))
+		rc = -EPROTO;
+	if (rc)
+		return ism_err_set(err, rc, "no ivshmem server answers: %s", strerror(-rc));
+	if (id >= c->max_peers)
+		return ism_err_set(err, -ENOSPC,
+				   "the ivshmem server gave number %lld; a region has "
+				   "places for numbers below %u",
+				   id, c->max_peers);
+	c->id = id;
+	rc = wait_value(c, &memory, 1);
+	if (!rc && memory != MEMORY)
+		rc = -EPROTO;
+	if (!rc)
+		rc = wait_own_bell(c);
+	return rc ? ism_err_set(err, rc, "the ivshmem server gave no memory or no vector: %s",
+				strerror(-rc))
+		  : 0;
+}
+
+/* ---------------------------------------------------------------- from outside */
+
+static int start(struct ism_ivclient *c, const char *path, struct ism_err *err)
+{
+	struct sockaddr_un a = { .sun_family = AF_UNIX };
+
+	if (strlen(path) >= sizeof(a.sun_path))
+		return ism_err_set(err, -ENAMETOOLONG, "%.40s...: too long for a socket", path);
+	memcpy(a.sun_path, path, strlen(path));
+	c->epoll = epoll_create1(EPOLL_CLOEXEC);
+	c->sock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (c->epoll < 0 || c->sock < 0)
+		return -errno;
+	if (connect(c->sock, (struct sockaddr *)&a, sizeof(a)))
+		return ism_err_set(err, -errno, "%s: %s", path, strerror(errno));
+	return greet(c, err);
+}
+
+int ism_ivclient_open(const char *path, unsigned int max_peers, struct ism_ivclient **ret,
+		      struct ism_err *err)
+{
+	struct ism_ivclient *c = calloc(1, sizeof(*c) + max_peers * sizeof(c->bells[0]));
+	int rc;
+
+	if (!c)
+		return -ENOMEM;
+	c->sock = c->epoll = c->memory = c->part_fd = -1;
+	c->max_peers = max_peers;
+	for (unsigned int i = 0; i < max_peers; i++)
+		c->bells[i] = -1;
+	rc = start(c, path, err);
+	if (!rc)
+		rc = watch(c, c->sock);
+	if (rc) {
+		ism_ivclient_close(c);
+		return rc;
+	}
+	*ret = c;
+	return 0;
+}
+
+void ism_ivclient_close(struct ism_ivclient *c)
+{
+	if (!c)
+		return;
+	for (unsigned int i = 0; i < c->max_peers; i++)
+		if (c->bells[i] >= 0)
+			close(c->bells[i]);
+	if (c->part_fd >= 0)
+		close(c->part_fd);
+	if (c->memory >= 0)
+		close(c->memory);
+	if (c->sock >= 0)
+		close(c->sock);
+	if (c->epoll >= 0)
+		close(c->epoll);
+	free(c);
+}
+
+unsigned int ism_ivclient_id(const struct ism_ivclient *c)
+{
+	return c->id;
+}
+
+int ism_ivclient_memory(const struct ism_ivclient *c)
+{
+	return c->memory;
+}
+
+int ism_ivclient_fd(const struct ism_ivclient *c)
+{
+	return c->epoll;
+}
+
+/* The server has ended: it must not keep the descriptor readable for ever. */
+static void deaf(struct ism_ivclient *c)
+{
+	close(c->sock);
+	c->sock = -1;
+}
+
+void ism_ivclient_drain(struct ism_ivclient *c)
+{
+	eventfd_t n;
+
+	if (read(c->bells[c->id], &n, sizeof(n)) < 0 && errno != EAGAIN)
+		return;
+	for (int i = 0; c->sock >= 0 && i < AT_A_TIME; i++) {
+		__s64 value;
+		int fd, rc = get(c, &value, &fd);
+
+		if (!rc)
+			break;
+		if (rc > 0)
+			rc = take_peer(c, value, fd);
+		if (rc < 0)
+			deaf(c);
+	}
+}
+
+int ism_ivclient_knows(const struct ism_ivclient *c, unsigned int id)
+{
+	if (c->sock < 0 || id >= c->max_peers)
+		return -1;
+	return c->bells[id] >= 0;
+}
+
+int ism_ivclient_ring(struct ism_ivclient *c, unsigned int id)
+{
+	const eventfd_t one = 1;
+
+	if (id >= c->max_peers || c->bells[id] < 0)
+		return -EHOSTUNREACH;
+	/* One that is full is rung already. */
+	if (write(c->bells[id], &one, sizeof(one)) < 0 && errno != EAGAIN)
+		return -errno;
+	return 0;
+}

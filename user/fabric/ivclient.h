@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * A process as a peer of an ivshmem server (protocol version 0): it gets a number, the memory, and
+ * the eventfds by which all peers are rung, guests and processes alike.
+ *
+ * Not thread-safe for one struct.
+ */
+#ifndef ISM_FABRIC_IVCLIENT_H
+#define ISM_FABRIC_IVCLIENT_H
+
+#include <linux/types.h>
+
+struct ism_err;
+struct ism_ivclient;
+
+/**
+ * ism_ivclient_open() - connect; waits some seconds for the server
+ * @path: of its socket
+ * @max_peers: peers with this number or a larger one are not known
+ *
+ * Return: 0; -EPROTO: it does not speak the protocol, or not the whole; -ETIMEDOUT; -ENOSPC: the own number
+ * is not below @max_peers; what connect() says.
+ */
+int ism_ivclient_open(const char *path, unsigned int max_peers, struct ism_ivclient **ret,
+		      struct ism_err *err);
+
+/** ism_ivclient_close() - leave. NULL is allowed */
+void ism_ivclient_close(struct ism_ivclient *c);
+
+/** ism_ivclient_id() - the own number */
+unsigned int ism_ivclient_id(const struct ism_ivclient *c);
+
+/** ism_ivclient_memory() - the memory's descriptor, which stays the client's */
+int ism_ivclient_memory(const struct ism_ivclient *c);
+
+/**
+ * ism_ivclient_fd() - a descriptor that polls readable while ism_ivclient_drain() has something to do;
+ * it stays the client's
+ */
+int ism_ivclient_fd(const struct ism_ivclient *c);
+
+/**
+ * ism_ivclient_drain() - take what has happened, without waiting: bells, and who came and left
+ *
+ * When the server has gone, or speaks nonsense, bells go on; who leaves is not known any more.
+ */
+void ism_ivclient_drain(struct ism_ivclient *c);
+
+/** ism_ivclient_knows() - 1: the server says that this peer is there; 0: it is not; -1: unknown */
+int ism_ivclient_knows(const struct ism_ivclient *c, unsigned int id);
+
+/**
+ * ism_ivclient_ring() - ring a peer, by its first vector
+ *
+ * Return: 0, also when it is rung already; -EHOSTUNREACH: no such peer.
+ */
+int ism_ivclient_ring(struct ism_ivclient *c, unsigned int id);
+
+#endif
