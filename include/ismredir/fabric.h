@@ -37,14 +37,18 @@ enum ism_fabric_caps {
 		4, /* what one peer stored, the other loads, without flushing caches */
 	ISM_FABRIC_PERSISTS = 8, /* a DMB outlives the process that registered it; see adopt_dmb */
 	ISM_FABRIC_EXPORT = 16, /* export_dmb works: DMBs can be handed to other processes */
-	ISM_FABRIC_BY_TOKEN = 32, /* a partner may be named by its token: ism_dmb_params.partner_token */
-	ISM_FABRIC_WHOLE = 64, /* an exported descriptor reaches all DMBs of the fabric, not only its own:
+	ISM_FABRIC_BY_TOKEN =
+		32, /* a partner may be named by its token: ism_dmb_params.partner_token */
+	ISM_FABRIC_WHOLE =
+		64, /* an exported descriptor reaches all DMBs of the fabric, not only its own:
 				* it is for users only who may be trusted with that */
 };
 
-#define ISM_PNETID_LEN 16
-#define ISM_VLAN_NONE  0
-#define ISM_VLAN_MAX   4094
+#define ISM_PNETID_LEN	      16
+#define ISM_FABRIC_MAX_DIRECT 8 /* users of one fabric who are named */
+#define ISM_FABRIC_DIRECT_ALL 0xffffffffu /* n_direct: all users */
+#define ISM_VLAN_NONE	      0
+#define ISM_VLAN_MAX	      4094
 
 /**
  * struct ism_fabric_info - what never changes while a fabric is open
@@ -57,6 +61,8 @@ enum ism_fabric_caps {
  * @max_dmbs: how many DMBs one peer can register
  * @max_dmb_len: the longest DMB
  * @pnetid: name of the physical network, "" when none is given; peers with different names never match
+ * @direct, @n_direct: ISM_FABRIC_WHOLE: the users to whose programs exported descriptors may go; without it
+ *                     nobody needs to be named
  */
 struct ism_fabric_info {
 	char spec[64];
@@ -67,7 +73,19 @@ struct ism_fabric_info {
 	__u32 max_dmbs;
 	__u64 max_dmb_len;
 	char pnetid[ISM_PNETID_LEN + 1];
+	__u32 n_direct;
+	__u32 direct[ISM_FABRIC_MAX_DIRECT];
 };
+
+/**
+ * ism_fabric_tag() - the 24 bits that stand for a fabric in the handshake; never 0
+ */
+static inline __u32 ism_fabric_tag(const struct ism_fabric_info *info)
+{
+	__u32 tag = info->fabric_id & 0xffffff;
+
+	return tag ? tag : 1;
+}
 
 /**
  * struct ism_fabric_counters - kept by the provider, read by anybody
@@ -131,12 +149,15 @@ struct ism_dmb {
  * struct ism_dmb_map - the partner's view of an attached DMB
  * @addr: @len bytes to write
  * @priv: the provider's
+ * @holder: set by the caller before export_map: the process that gets the descriptors; 0: nobody but this
+ *          one writes
  */
 struct ism_dmb_map {
 	__u64 token;
 	__u64 len;
 	void *addr;
 	void *priv;
+	__u32 holder;
 };
 
 /**
@@ -256,7 +277,10 @@ struct ism_fabric_ops {
 	int (*signal_event)(struct ism_fabric *f, const struct ism_gid *gid, __u32 code,
 			    __u64 info);
 
-	/* A descriptor that polls readable while read_events has something. It belongs to @f. */
+	/*
+	 * A descriptor that polls readable while read_events has something, and now and then when it has
+	 * nothing but wants to be called. It belongs to @f.
+	 */
 	int (*event_fd)(struct ism_fabric *f);
 
 	/* Up to @n events, without waiting. Returns how many, 0 when there is none, or an error. */
@@ -287,7 +311,8 @@ struct ism_fabric_ops {
 	 * Optional, ISM_FABRIC_EXPORT. The same of a partner's DMB that is attached here: @write and @off;
 	 * the others are -1. Valid until it is detached.
 	 */
-	int (*export_map)(struct ism_fabric *f, const struct ism_dmb_map *map, struct ism_dmb_fds *ret);
+	int (*export_map)(struct ism_fabric *f, const struct ism_dmb_map *map,
+			  struct ism_dmb_fds *ret);
 
 	/*
 	 * Optional, ISM_FABRIC_PERSISTS. Register a DMB that an earlier process exported and that

@@ -17,11 +17,11 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
-#include <sys/random.h>
 #include <unistd.h>
 #include "err.h"
 #include "memfd_mem.h"
 #include "providers.h"
+#include "util.h"
 
 #define MAX_DMBS    65536
 #define MAX_DMB_LEN (128ULL << 20)
@@ -67,7 +67,7 @@ struct memfd {
 	struct ism_event queue[MAX_EVENTS];
 	unsigned int n_queue;
 	int is_lossy;
-	__u8 vlans[(ISM_VLAN_MAX + 8) / 8];
+	struct fabric_labels labels;
 };
 
 /* All peers and DMBs of this process. move_data and attach_dmb read it, the rest writes. */
@@ -81,16 +81,6 @@ static struct {
 static struct memfd *memfd_of(struct ism_fabric *f)
 {
 	return (struct memfd *)f;
-}
-
-static int has_vlan(const struct memfd *m, __u16 vlan)
-{
-	return vlan == ISM_VLAN_NONE || (m->vlans[vlan / 8] & 1 << vlan % 8);
-}
-
-static int same_gid(const struct ism_gid *a, const struct ism_gid *b)
-{
-	return !memcmp(a, b, sizeof(*a));
 }
 
 /* Tokens are random, so their low bits spread well. */
@@ -112,7 +102,7 @@ static struct memfd *find_peer(const struct memfd *me, const struct ism_gid *gid
 {
 	struct memfd *m = dir.peers;
 
-	while (m && (!same_gid(&m->base.info.gid, gid) ||
+	while (m && (!fabric_same_gid(&m->base.info.gid, gid) ||
 		     strcmp(m->base.info.pnetid, me->base.info.pnetid)))
 		m = m->next;
 	return m;
@@ -142,25 +132,11 @@ static int parse_huge(const char *text, unsigned int *ret_shift)
 	return -EINVAL;
 }
 
-static int parse_count(const char *text, __u32 *ret)
-{
-	char *end;
-	unsigned long v;
-
-	if (*text < '0' || *text > '9')
-		return -EINVAL;
-	errno = 0;
-	v = strtoul(text, &end, 10);
-	if (*end || errno || !v || v > MAX_DMBS)
-		return -EINVAL;
-	*ret = v;
-	return 0;
-}
-
 static int parse(struct memfd *m, const char *options, struct ism_err *err)
 {
 	static const char *const known[] = { "huge", "pnetid", "max-dmbs", NULL };
 	struct ism_fabric_info *info = &m->base.info;
+	__u64 count = info->max_dmbs;
 	char value[32];
 	int rc = ism_fabric_check_options(options, known, err);
 
@@ -170,8 +146,9 @@ static int parse(struct memfd *m, const char *options, struct ism_err *err)
 	if (rc < 0 || (rc && parse_huge(value, &m->huge_shift)))
 		return ism_err_set(err, -EINVAL, "huge: expected 64k, 1M, 2M, 16M, 32M or 1G");
 	rc = ism_fabric_option(options, "max-dmbs", value, sizeof(value));
-	if (rc < 0 || (rc && parse_count(value, &info->max_dmbs)))
+	if (rc < 0 || (rc && fabric_number(value, 1, MAX_DMBS, &count)))
 		return ism_err_set(err, -EINVAL, "max-dmbs: expected 1 to %d", MAX_DMBS);
+	info->max_dmbs = count;
 	rc = ism_fabric_option(options, "pnetid", info->pnetid, sizeof(info->pnetid));
 	if (rc < 0 || (rc && !info->pnetid[0]))
 		return ism_err_set(err, -EINVAL, "pnetid: expected 1 to %d characters",
@@ -179,38 +156,15 @@ static int parse(struct memfd *m, const char *options, struct ism_err *err)
 	return 0;
 }
 
-/* The fabric is this kernel, from boot to boot. */
-static int boot_uuid(struct ism_gid *ret)
-{
-	char text[64];
-	int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC), digits = 0;
-	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text));
-
-	if (fd >= 0)
-		close(fd);
-	memset(ret, 0, sizeof(*ret));
-	for (ssize_t i = 0; i < n && digits < 32; i++) {
-		const char *hex = "0123456789abcdef", *at = text[i] ? strchr(hex, text[i]) : NULL;
-
-		if (!at)
-			continue;
-		ret->b[digits / 2] |= (at - hex) << (digits % 2 ? 0 : 4);
-		digits++;
-	}
-	return digits == 32 ? 0 : -ENODEV;
-}
-
 static int identify(struct memfd *m)
 {
 	struct ism_fabric_info *info = &m->base.info;
-	int rc = boot_uuid(&info->uuid);
+	int rc = fabric_boot_uuid(&info->uuid); /* the fabric is this kernel, from boot to boot */
 
+	if (!rc)
+		rc = fabric_random_gid(&info->gid);
 	if (rc)
 		return rc;
-	if (getrandom(&info->gid, sizeof(info->gid), 0) != sizeof(info->gid))
-		return -EIO;
-	info->gid.b[6] = (info->gid.b[6] & 0x0f) | 0x40; /* a random uuid, RFC 9562 */
-	info->gid.b[8] = (info->gid.b[8] & 0x3f) | 0x80;
 	info->fabric_id = info->uuid.b[0] << 8 | info->uuid.b[1];
 	info->caps = ISM_FABRIC_ATTACH | ISM_FABRIC_DOORBELL | ISM_FABRIC_COHERENT |
 		     ISM_FABRIC_PERSISTS | ISM_FABRIC_EXPORT;
@@ -439,7 +393,7 @@ static int token_in_use(__u64 token)
 
 static int may_register(struct memfd *m, const struct ism_dmb_params *p)
 {
-	if (!has_vlan(m, p->vlan))
+	if (!fabric_has_label(&m->labels, p->vlan))
 		return -ENOENT;
 	if (token_in_use(p->token))
 		return -EEXIST;
@@ -518,7 +472,8 @@ static int as_partner(struct memfd *m, __u64 token, struct memfd_dmb **ret)
 
 	if (!d)
 		return -ENOENT;
-	if (!same_gid(&d->base.partner, &m->base.info.gid) || !has_vlan(m, d->base.vlan) ||
+	if (!fabric_same_gid(&d->base.partner, &m->base.info.gid) ||
+	    !fabric_has_label(&m->labels, d->base.vlan) ||
 	    strcmp(d->owner->base.info.pnetid, m->base.info.pnetid))
 		return -EACCES;
 	*ret = d;
@@ -579,15 +534,6 @@ static void memfd_detach(struct ism_fabric *f, struct ism_dmb_map *map)
 	*map = (struct ism_dmb_map){};
 }
 
-/* An eventfd that is full has been rung already. */
-static void ring(int fd)
-{
-	const __u64 one = 1;
-	ssize_t n = write(fd, &one, sizeof(one));
-
-	(void)n;
-}
-
 static int memfd_move_data(struct ism_fabric *f, __u64 token, __u64 offset, const void *data,
 			   size_t len, int signal)
 {
@@ -610,7 +556,8 @@ static int memfd_move_data(struct ism_fabric *f, __u64 token, __u64 offset, cons
 	m->base.counters.moved_bytes += len;
 	if (signal) {
 		m->base.counters.signals++;
-		ring(d->mem.fds.bell); /* a system call: the bytes are visible before it */
+		fabric_ring_fd(
+			d->mem.fds.bell); /* a system call: the bytes are visible before it */
 	}
 out:
 	pthread_rwlock_unlock(&dir.lock);
@@ -630,7 +577,7 @@ static int put_event(struct memfd *to, const struct ism_event *e)
 	} else {
 		to->queue[to->n_queue++] = *e;
 	}
-	ring(to->queue_fd);
+	fabric_ring_fd(to->queue_fd);
 	pthread_mutex_unlock(&to->queue_lock);
 	return rc;
 }
@@ -716,24 +663,19 @@ static int memfd_read_events(struct ism_fabric *f, struct ism_event *ret, unsign
 
 static int memfd_add_vlan(struct ism_fabric *f, __u16 vlan)
 {
-	struct memfd *m = memfd_of(f);
-
-	if (has_vlan(m, vlan))
-		return -EEXIST;
-	m->vlans[vlan / 8] |= 1 << vlan % 8;
-	return 0;
+	return fabric_add_label(&memfd_of(f)->labels, vlan);
 }
 
 static int memfd_del_vlan(struct ism_fabric *f, __u16 vlan)
 {
 	struct memfd *m = memfd_of(f);
 
-	if (!has_vlan(m, vlan))
+	if (!fabric_has_label(&m->labels, vlan))
 		return -ENOENT;
 	for (__u32 i = 0; i < m->n_slots; i++)
 		if (m->slots[i] && m->slots[i]->base.vlan == vlan)
 			return -EBUSY;
-	m->vlans[vlan / 8] &= ~(1 << vlan % 8);
+	fabric_del_label(&m->labels, vlan);
 	return 0;
 }
 
