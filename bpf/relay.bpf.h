@@ -160,6 +160,7 @@ static __always_inline int to_relay(struct sk_msg_md *msg, struct bpf_sock *sk, 
 	v->me->redir_msgs++;
 	if (v->me->spins)
 		v->me->spins--;
+	v->me->plane = ISM_PLANE_RELAY;
 	note_plane(v->me, ISM_PLANE_RELAY, ISM_R_NONE);
 	return SK_PASS;
 }

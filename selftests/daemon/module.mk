@@ -20,16 +20,18 @@ $(DAEMON_SAN): $(B)/daemon-asan/%.o: %.c | $(SKELS)
 	$(call say,CC,$@)mkdir -p $(@D) && $(CC) $(CPPFLAGS) $(OWN_CFLAGS) -U_FORTIFY_SOURCE \
 		$(DAEMON_SAN_FLAGS) -MMD -MP -c -o $@ $<
 
-$(B)/daemon-asan/ismredird: $(DAEMON_SAN)
+# What only the relay needs of the library comes from it as it is.
+$(B)/daemon-asan/ismredird: $(DAEMON_SAN) $(B)/libismredir.a
 	$(call say,LINK,$@)$(CC) -pie $(DAEMON_SAN_FLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS_ALL) $(DAEMON_LIBS)
 
 # Without the fuzzer's run-time library there is no binary, and run.sh says so.
-$(B)/daemon/fuzz_control: $(DAEMON_FUZZ_SRC) $(wildcard include/ismredir/*.h user/lib/*.h user/daemon/*.h user/fabric/*.h)
+$(B)/daemon/fuzz_control: $(DAEMON_FUZZ_SRC) $(B)/libismredir.a $(wildcard include/ismredir/*.h user/lib/*.h user/daemon/*.h user/fabric/*.h)
 	$(call say,FUZZ,$@)mkdir -p $(@D) && \
 	if printf 'int LLVMFuzzerTestOneInput(const char *d, long n) { return d && n > 9; }' | \
 		$(CLANG) $(FUZZ_FLAGS) -x c -o $@.probe - 2>/dev/null; then \
 		rm -f $@.probe && $(CLANG) $(CPPFLAGS) -O1 -g -std=gnu11 $(WARN) -Iinclude -Iuser/lib \
-			-Iuser/fabric -Iuser/daemon $(FUZZ_FLAGS) -o $@ $(DAEMON_FUZZ_SRC) $(PKG_CFLAGS) \
+			-Iuser/fabric -Iuser/daemon -I$(B) $(FUZZ_FLAGS) -o $@ $(DAEMON_FUZZ_SRC) \
+			$(B)/libismredir.a $(PKG_CFLAGS) \
 			$(LDLIBS_ALL) $(DAEMON_LIBS); \
 	else echo '  no libFuzzer for $(CLANG): $(@F) is left out'; fi
 

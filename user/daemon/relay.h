@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The relay: a thread that moves the bytes of programs without the library between their sockets and the
+ * rings of a fabric. docs/cross-kernel.rst, "The relay".
+ *
+ * Fabrics, and whatever else is not the relay's alone, are used under one lock, which the thread has while
+ * it works and not while it sleeps; the daemon's own loop does the same (relay_lock()).
+ */
+#ifndef ISM_DAEMON_RELAY_H
+#define ISM_DAEMON_RELAY_H
+
+#include <ismredir/fabric.h>
+#include "err.h"
+
+struct relay;
+
+/**
+ * struct relay_config - what a relay works with
+ * @fabrics, @tags, @n_fabrics: open fabrics with ISM_FABRIC_BY_TOKEN, and the tags in struct ism_conn
+ * @ring_size: of the DMBs that it makes
+ * @spin_ns: how long it looks for more before it sleeps, at most
+ * @on_event: an event that is not the relay's; called by the thread, under the lock. May be NULL
+ */
+struct relay_config {
+	struct ism_fabric *const *fabrics;
+	const __u32 *tags;
+	unsigned int n_fabrics;
+	__u32 ring_size;
+	__u32 spin_ns;
+	void (*on_event)(void *arg, struct ism_fabric *f, const struct ism_event *ev);
+	void *arg;
+};
+
+/**
+ * struct relay_stats - counters
+ * @ends: relayed now; @waiting: of these, without a partner yet
+ * @total, @refused, @broken, @drained: ends that were made; that could not be; that were reset; that went
+ *                                      back to TCP
+ * @tx_bytes, @rx_bytes: moved into and out of rings
+ * @sleeps, @spins: waits that slept; that found something while they looked
+ */
+struct relay_stats {
+	__u32 ends, waiting;
+	__u64 total, refused, broken, drained;
+	__u64 tx_bytes, rx_bytes;
+	__u64 sleeps, spins;
+};
+
+/** relay_new() - before other threads are there and privileges are given up: starts the guard */
+int relay_new(struct relay **ret, const struct relay_config *cfg, struct ism_err *err);
+
+/** relay_start() - start the thread */
+int relay_start(struct relay *r);
+
+/** relay_free() - drain for a moment, reset what cannot be drained, end thread and guard */
+void relay_free(struct relay *r);
+
+/* NULL is allowed, so that a daemon without a relay needs no condition. */
+void relay_lock(struct relay *r);
+void relay_unlock(struct relay *r);
+
+/** relay_stats() - now; takes the lock */
+void relay_stats(struct relay *r, struct relay_stats *ret);
+
+/**
+ * relay_show() - the ring of an end, for listings; takes the lock
+ * Return: 0, or -ENOENT when the end is not relayed here. @own, @peer: its DMBs
+ */
+int relay_show(struct relay *r, __u64 token, struct ism_dmb **own, const void **peer);
+
+#endif

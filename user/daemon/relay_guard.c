@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* The guard of the relay; see relay_guard.h. */
+#define _GNU_SOURCE
+#include "relay_guard.h"
+#include <bpf/bpf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/inet_diag.h>
+#include <linux/netlink.h>
+#include <linux/sock_diag.h>
+#include <netinet/in.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <ismredir/dmb.h>
+#include "log.h"
+#include "relay_maps.h"
+
+enum guard_op { GUARD_LOAD = 1, GUARD_KICK, GUARD_RESET, GUARD_BYE };
+
+struct guard_msg {
+	__u32 op;
+	__u32 pad;
+	struct ism_conn conn;
+};
+
+/* ---------------------------------------------------------------- in the guard */
+
+struct reset_request {
+	struct nlmsghdr nlh;
+	struct inet_diag_req_v2 req;
+};
+
+struct reset_answer {
+	struct nlmsghdr nlh;
+	struct nlmsgerr err;
+};
+
+static void fill_reset(struct reset_request *q, const struct ism_conn *c)
+{
+	memset(q, 0, sizeof(*q));
+	q->nlh.nlmsg_len = sizeof(*q);
+	q->nlh.nlmsg_type = SOCK_DESTROY;
+	q->nlh.nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK;
+	q->req.sdiag_family = c->family;
+	q->req.sdiag_protocol = IPPROTO_TCP;
+	q->req.idiag_states = ~0u;
+	q->req.id.idiag_sport = htons(c->lport);
+	q->req.id.idiag_dport = htons(c->rport);
+	memcpy(q->req.id.idiag_src, c->laddr, 16);
+	memcpy(q->req.id.idiag_dst, c->raddr, 16);
+	q->req.id.idiag_cookie[0] = (__u32)c->cookie;
+	q->req.id.idiag_cookie[1] = c->cookie >> 32;
+}
+
+/* By address and cookie, so nobody else is hit; the kernel tells both ends. */
+int relay_reset(const struct ism_conn *c)
+{
+	struct sockaddr_nl to = { .nl_family = AF_NETLINK };
+	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG), rc = 0;
+	struct reset_request q;
+	struct reset_answer a;
+
+	if (fd < 0)
+		return -errno;
+	fill_reset(&q, c);
+	if (sendto(fd, &q, sizeof(q), 0, (struct sockaddr *)&to, sizeof(to)) < 0 ||
+	    recv(fd, &a, sizeof(a), 0) < 0)
+		rc = -errno;
+	else if (a.nlh.nlmsg_type == NLMSG_ERROR)
+		rc = a.err.error;
+	close(fd);
+	return rc;
+}
+
+static __u64 own_netns(void)
+{
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	socklen_t len = sizeof(__u64);
+	__u64 cookie = 0;
+
+	if (fd < 0)
+		return 0;
+	getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &len);
+	close(fd);
+	return cookie;
+}
+
+/* Into the namespace of the connection's process; home is where we were. -1: not found. */
+static int enter(const struct ism_conn *c, int home)
+{
+	char path[64];
+	int fd, rc;
+
+	if (c->netns == own_netns())
+		return 0;
+	snprintf(path, sizeof(path), "/proc/%u/ns/net", c->pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -1;
+	rc = setns(fd, CLONE_NEWNET);
+	close(fd);
+	if (!rc && c->netns == own_netns())
+		return 0;
+	if (!rc)
+		setns(home, CLONE_NEWNET);
+	return -1;
+}
+
+static void serve(struct relay_maps *m, const struct guard_msg *msg, int home)
+{
+	int rc = 0;
+
+	if (enter(&msg->conn, home))
+		return;
+	if (msg->op == GUARD_KICK && m->skel)
+		rc = relay_maps_kick(m);
+	else if (msg->op == GUARD_RESET)
+		rc = relay_reset(&msg->conn);
+	if (rc && rc != -ENOENT)
+		log_line(LOG_WARNING, "relay: %s: %s",
+			 msg->op == GUARD_KICK ? "held segments" : "reset", strerror(-rc));
+	setns(home, CLONE_NEWNET);
+}
+
+/* Is it mapped here? Asking the kernel to read it does not hurt. */
+static int is_mapped(int pipe_wr, int pipe_rd, const void *p)
+{
+	char c;
+
+	return write(pipe_wr, p, 1) == 1 && read(pipe_rd, &c, 1) == 1;
+}
+
+/* The partner's relay takes it from there: what it still has in that ring is lost, and it knows. */
+static void close_rings(void **peers)
+{
+	int p[2];
+
+	if (pipe2(p, O_CLOEXEC))
+		return;
+	for (int i = 0; i < ISM_MAX_RELAYS; i++) {
+		struct ism_dmb_rx *b = peers[i] ? ism_dmb_rx(peers[i]) : NULL;
+
+		if (b && is_mapped(p[1], p[0], b))
+			__atomic_store_n(
+				&b->tcp,
+				ISM_RX_RELAY | ISM_RX_CLOSED |
+					ISM_RX_SEQ(__atomic_load_n(&b->tcp, __ATOMIC_RELAXED)),
+				__ATOMIC_SEQ_CST);
+	}
+	close(p[0]);
+	close(p[1]);
+}
+
+static void forget_relay(struct relay_maps *m)
+{
+	struct ism_ctl ctl;
+	__u32 zero = 0;
+
+	if (bpf_map_lookup_elem(m->ctl, &zero, &ctl))
+		return;
+	ctl.relay = 0;
+	bpf_map_update_elem(m->ctl, &zero, &ctl, BPF_EXIST);
+}
+
+static void reset_there(const struct ism_conn *c, void *arg)
+{
+	struct guard_msg msg = { .op = GUARD_RESET, .conn = *c };
+
+	serve(NULL, &msg, *(int *)arg);
+}
+
+static void guard_main(int fd, void **peers)
+{
+	int home = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+	struct relay_maps m = { .kick = -1 };
+	struct guard_msg msg;
+	ssize_t n;
+
+	while ((n = recv(fd, &msg, sizeof(msg), 0)) > 0 || (n < 0 && errno == EINTR)) {
+		if (n != sizeof(msg))
+			continue;
+		if (msg.op == GUARD_BYE)
+			_exit(0);
+		if (msg.op != GUARD_LOAD) {
+			serve(&m, &msg, home);
+			continue;
+		}
+		relay_maps_close(&m);
+		relay_maps_open(&m, NULL, NULL, NULL);
+	}
+	close_rings(peers);
+	if (m.skel) {
+		forget_relay(&m);
+		relay_maps_give_up(&m, reset_there, &home);
+	}
+	_exit(0);
+}
+
+/* ---------------------------------------------------------------- in the daemon */
+
+int relay_guard_start(struct relay_guard *g)
+{
+	int sv[2];
+
+	g->fd = -1;
+	g->peers = mmap(NULL, ISM_MAX_RELAYS * sizeof(*g->peers), PROT_READ | PROT_WRITE,
+			MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (g->peers == MAP_FAILED) {
+		g->peers = NULL;
+		return -errno;
+	}
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv))
+		return -errno;
+	g->pid = fork();
+	if (g->pid < 0) {
+		close(sv[0]);
+		close(sv[1]);
+		return -errno;
+	}
+	if (!g->pid) {
+		close(sv[0]);
+		prctl(PR_SET_NAME, "ismredir-guard");
+		/* It ends with its daemon, not with what ends that. */
+		signal(SIGTERM, SIG_IGN);
+		signal(SIGINT, SIG_IGN);
+		signal(SIGHUP, SIG_IGN);
+		guard_main(sv[1], g->peers);
+	}
+	close(sv[1]);
+	g->fd = sv[0];
+	return 0;
+}
+
+static void say(struct relay_guard *g, __u32 op, const struct ism_conn *c)
+{
+	struct guard_msg msg = { .op = op };
+
+	if (c)
+		msg.conn = *c;
+	if (g->fd >= 0 && send(g->fd, &msg, sizeof(msg), MSG_NOSIGNAL) < 0)
+		log_line(LOG_ERR, "relay: its guard does not answer: %s", strerror(errno));
+}
+
+void relay_guard_stop(struct relay_guard *g)
+{
+	if (g->fd >= 0) {
+		say(g, GUARD_BYE, NULL);
+		close(g->fd);
+		waitpid(g->pid, NULL, 0);
+	}
+	if (g->peers)
+		munmap(g->peers, ISM_MAX_RELAYS * sizeof(*g->peers));
+	g->fd = -1;
+	g->peers = NULL;
+}
+
+void relay_guard_load(struct relay_guard *g)
+{
+	say(g, GUARD_LOAD, NULL);
+}
+
+void relay_guard_kick(struct relay_guard *g, const struct ism_conn *c)
+{
+	say(g, GUARD_KICK, c);
+}
+
+void relay_guard_reset(struct relay_guard *g, const struct ism_conn *c)
+{
+	say(g, GUARD_RESET, c);
+}

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The guard of the relay: a process that keeps the privileges which ismredird gives up, resets and kicks
+ * connections for it, also in other network namespaces, and outlives it: when ismredird dies it resets the
+ * connections that have bytes in the relay, closes the rings towards the partners, and gives all other
+ * connections back to TCP.
+ */
+#ifndef ISM_DAEMON_RELAY_GUARD_H
+#define ISM_DAEMON_RELAY_GUARD_H
+
+#include <ismredir/maps.h>
+#include <ismredir/relay.h>
+
+/**
+ * struct relay_guard - the daemon's side of it
+ * @fd: a socket to it
+ * @peers: for each slot the mapped DMB of the partner, or NULL; in memory that both processes have. What
+ *         is there has to be mapped before the guard starts: regions are, whole
+ */
+struct relay_guard {
+	int fd;
+	int pid;
+	void **peers;
+};
+
+/** relay_guard_start() - while the process has one thread and all privileges; negative errno */
+int relay_guard_start(struct relay_guard *g);
+
+/** relay_guard_stop() - nothing is in the relay any more: it shall just end */
+void relay_guard_stop(struct relay_guard *g);
+
+/** relay_guard_load() - another load is in force */
+void relay_guard_load(struct relay_guard *g);
+
+/** relay_guard_kick() - send what was held of slots with @kick, in the namespace of @c */
+void relay_guard_kick(struct relay_guard *g, const struct ism_conn *c);
+
+/** relay_guard_reset() - reset the connection: its bytes are lost */
+void relay_guard_reset(struct relay_guard *g, const struct ism_conn *c);
+
+/**
+ * relay_reset() - end a connection of this network namespace with a reset (SOCK_DESTROY)
+ * Return: 0; -ENOENT when there is none, negative errno.
+ */
+int relay_reset(const struct ism_conn *c);
+
+#endif

@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* The relay's side of a load; see relay_maps.h. */
+#include "relay_maps.h"
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#include "inspect.h"
+#include "log.h"
+#include "loader.h"
+#include "pins.h"
+#include "relayd.skel.h"
+
+#define LINK "link_relay_"
+
+static int run(int prog, void *arg, size_t len)
+{
+	LIBBPF_OPTS(bpf_test_run_opts, o, .ctx_in = arg, .ctx_size_in = len);
+
+	return bpf_prog_test_run_opts(prog, &o) ? -errno : (int)o.retval;
+}
+
+static int load(struct relay_maps *m, struct ism_err *err)
+{
+	int rc;
+
+	m->skel = relayd_bpf__open();
+	if (!m->skel)
+		return ism_err_set(err, -errno, "BPF object: %s", strerror(errno));
+	rc = ism_pins_reuse_maps(m->skel->obj, err);
+	if (rc)
+		return rc;
+	rc = relayd_bpf__load(m->skel);
+	if (rc)
+		return ism_err_set(err, rc, "the kernel refused the programs of the relay: %s",
+				   strerror(-rc));
+	m->conns = bpf_map__fd(m->skel->maps.conns);
+	m->socks = bpf_map__fd(m->skel->maps.socks);
+	m->sk_relay = bpf_map__fd(m->skel->maps.sk_relay);
+	m->ctl = bpf_map__fd(m->skel->maps.ctl);
+	m->bind = bpf_program__fd(m->skel->progs.ism_relay_bind);
+	m->look = bpf_program__fd(m->skel->progs.ism_relay_look);
+	m->hold = bpf_program__fd(m->skel->progs.ism_hold);
+	m->kick = bpf_link_create(bpf_program__fd(m->skel->progs.ism_relay_kick), 0, BPF_TRACE_ITER,
+				  NULL);
+	return m->kick < 0 ? ism_err_set(err, -errno, "iterator: %s", strerror(errno)) : 0;
+}
+
+int relay_maps_open(struct relay_maps *m, int (*ask)(void *arg, void *data, size_t len), void *arg,
+		    struct ism_err *err)
+{
+	int rc;
+
+	memset(m, 0, sizeof(*m));
+	m->kick = -1;
+	rc = load(m, err);
+	if (rc)
+		goto fail;
+	m->slots = mmap(NULL, ISM_MAX_RELAYS * sizeof(*m->slots), PROT_READ | PROT_WRITE,
+			MAP_SHARED, bpf_map__fd(m->skel->maps.relays), 0);
+	if (m->slots == MAP_FAILED) {
+		m->slots = NULL;
+		rc = ism_err_set(err, -errno, "map relays: %s", strerror(errno));
+		goto fail;
+	}
+	m->asks = ring_buffer__new(bpf_map__fd(m->skel->maps.relay_asks), ask, arg, NULL);
+	if (!m->asks) {
+		rc = ism_err_set(err, -errno, "map relay_asks: %s", strerror(errno));
+		goto fail;
+	}
+	return 0;
+fail:
+	relay_maps_close(m);
+	return rc;
+}
+
+void relay_maps_close(struct relay_maps *m)
+{
+	ring_buffer__free(m->asks);
+	if (m->slots)
+		munmap(m->slots, ISM_MAX_RELAYS * sizeof(*m->slots));
+	if (m->kick >= 0)
+		close(m->kick);
+	relayd_bpf__destroy(m->skel);
+	memset(m, 0, sizeof(*m));
+	m->kick = -1;
+}
+
+/* ---------------------------------------------------------------- egress */
+
+struct guarding {
+	struct relay_maps *m;
+	struct ism_err *err;
+};
+
+static int guard_one(__u64 id, const char *path, void *arg)
+{
+	struct guarding *g = arg;
+	struct ism_cgroup cg = { .id = id };
+	char name[64], pin[4096];
+	int fd, rc;
+
+	if (!path)
+		return 0;
+	snprintf(name, sizeof(name), LINK "%llu", (unsigned long long)id);
+	snprintf(cg.path, sizeof(cg.path), "%s", path);
+	fd = ism_pins_open_link(name);
+	if (fd >= 0) {
+		rc = bpf_link_update(fd, g->m->hold, NULL) ? -errno : 0;
+		close(fd);
+		return rc;
+	}
+	fd = ism_loader_attach_cgroup(g->m->hold, &cg, BPF_CGROUP_INET_EGRESS, g->err);
+	if (fd < 0)
+		return fd;
+	rc = ism_pin_path(pin, sizeof(pin), name);
+	if (!rc && bpf_obj_pin(fd, pin))
+		rc = ism_err_set(g->err, -errno, "pin %s: %s", pin, strerror(errno));
+	close(fd);
+	return rc;
+}
+
+/* Pinned, because it has to stay when ismredird dies with bytes in the relay. */
+int relay_maps_guard_cgroups(struct relay_maps *m, struct ism_err *err)
+{
+	struct guarding g = { .m = m, .err = err };
+
+	return ism_inspect_cgroups(guard_one, &g, err);
+}
+
+static int unguard_one(const char *name, void *arg)
+{
+	(void)arg;
+	return strncmp(name, LINK, strlen(LINK)) ? 0 : ism_pins_remove(name);
+}
+
+void relay_maps_unguard(void)
+{
+	ism_pins_each_link(unguard_one, NULL);
+}
+
+/* ---------------------------------------------------------------- single things */
+
+int relay_maps_asks_fd(const struct relay_maps *m)
+{
+	return ring_buffer__epoll_fd(m->asks);
+}
+
+void relay_maps_asks(struct relay_maps *m)
+{
+	ring_buffer__consume(m->asks);
+}
+
+int relay_maps_conn(const struct relay_maps *m, __u64 token, struct ism_conn *ret)
+{
+	return bpf_map_lookup_elem(m->conns, &token, ret) ? -errno : 0;
+}
+
+int relay_maps_bind(const struct relay_maps *m, __u64 token, __u32 relay)
+{
+	struct ism_relay_bind b = { .token = token, .relay = relay };
+
+	return run(m->bind, &b, sizeof(b));
+}
+
+int relay_maps_look(const struct relay_maps *m, unsigned int n)
+{
+	__u32 arg = n;
+
+	return run(m->look, &arg, sizeof(arg));
+}
+
+int relay_maps_kick(const struct relay_maps *m)
+{
+	int fd = bpf_iter_create(m->kick), rc = 0;
+	char none[16];
+
+	if (fd < 0)
+		return -errno;
+	while ((rc = read(fd, none, sizeof(none))) > 0)
+		;
+	close(fd);
+	return rc;
+}
+
+__u32 relay_maps_word(const struct relay_maps *m)
+{
+	struct ism_ctl ctl;
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(m->ctl, &zero, &ctl) ? ISM_WORD_OFF : ctl.word;
+}
+
+static __u32 map_id(int fd)
+{
+	struct bpf_map_info info = {};
+	__u32 len = sizeof(info);
+
+	return bpf_obj_get_info_by_fd(fd, &info, &len) ? 0 : info.id;
+}
+
+int relay_maps_is_current(const struct relay_maps *m)
+{
+	int fd = ism_pins_open_map("ctl"), same;
+
+	if (fd < 0)
+		return 0;
+	same = map_id(fd) == map_id(m->ctl);
+	close(fd);
+	return same;
+}
+
+void relay_maps_give_up(struct relay_maps *m, void (*reset)(const struct ism_conn *c, void *arg),
+			void *arg)
+{
+	unsigned int lost = 0, kept = 0;
+	struct ism_conn c;
+
+	for (int i = 0; i < ISM_MAX_RELAYS; i++) {
+		struct ism_relay *s = &m->slots[i];
+		__u64 token = s->token;
+
+		if (!token)
+			continue;
+		/* A verdict that is under way when the state changes adds what is seen a moment later. */
+		s->state = ISM_RELAY_CLOSED;
+		usleep(lost + kept ? 0 : 20000);
+		if (s->redirected != s->delivered) {
+			s->state = ISM_RELAY_BROKEN;
+			lost++;
+			if (!relay_maps_conn(m, token, &c))
+				reset(&c, arg);
+		} else {
+			kept++;
+		}
+		s->token = 0;
+		relay_maps_bind(m, token, 0);
+	}
+	if (lost || kept)
+		log_line(LOG_NOTICE,
+			 "relay: %u connections had bytes in it and are reset, %u go on by TCP",
+			 lost, kept);
+}
