@@ -4,10 +4,13 @@
 VM	:= $(B)/vm
 
 .PHONY: vm-tools check-vm
-vm-tools: $(VM)/agent
+vm-tools: $(VM)/agent $(VM)/devtool
 
 check-vm: all vm-tools
 	$(Q)B=$(abspath $(B)) python3 selftests/vm/run.py $(VM_ARGS)
 
 $(VM)/agent: selftests/vm/agent.c
 	$(call say,LINK,$@)mkdir -p $(@D) && $(CC) $(CPPFLAGS) $(CFLAGS) -std=gnu11 $(WARN) -static -o $@ $<
+
+$(VM)/devtool: selftests/vm/devtool.c $(B)/libismfabric.a $(B)/libismredir.a
+	$(call say,LINK,$@)mkdir -p $(@D) && $(CC) $(CPPFLAGS) $(CFLAGS) $(OWN_CFLAGS) -pie -o $@ $^

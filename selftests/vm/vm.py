@@ -18,6 +18,7 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -43,6 +44,19 @@ class GuestError(Exception):
 def die_with_parent():
     """In the child: end when the test ends, however it does."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+def doorbell(server):
+    """Arguments of a Guest with an ivshmem device of this server, which can interrupt: needs an IOMMU."""
+    return {"early": ("-device", "intel-iommu,intremap=on"), "append": "intel_iommu=on",
+            "devices": ("-chardev", f"socket,id=ivshmem,path={server}", "-device",
+                        "ivshmem-doorbell,chardev=ivshmem,vectors=1")}
+
+
+def plain(memory, size):
+    """Arguments of a Guest with an ivshmem device that is memory and nothing else."""
+    return {"devices": ("-object", f"memory-backend-file,id=shared,mem-path={memory},size={size},share=on",
+                        "-device", "ivshmem-plain,memdev=shared")}
 
 
 class Job:
@@ -201,6 +215,11 @@ class Guest:
         if self.lab.modules:
             self.ok(f"/sbin/modprobe -d {self.lab.modules} -a {' '.join(names)}")
 
+    def pci_device(self, vendor, device):
+        """Address of the only such device."""
+        return self.ok(f"cd /sys/bus/pci/devices; for d in *; do [ $(cat $d/vendor $d/device | tr -d '\n') "
+                       f"= {vendor:#06x}{device:#06x} ] && echo $d; done; :").strip()
+
     def command(self, name, **args):
         """A QMP command."""
         if not self.qmp:
@@ -250,6 +269,7 @@ class Lab:
         self.keep = keep
         self.dir = tempfile.mkdtemp(prefix="ismredir-vm-")
         self.guests = []
+        self.servers = []
         self.files = []
         self.env = {"B": self.build, "PATH": f"{self.build}:/usr/sbin:/usr/bin:/sbin:/bin",
                     "HOME": "/root"}
@@ -268,6 +288,17 @@ class Lab:
         with open(path, "wb") as f:
             f.truncate(size)
         self.files.append(path)
+        return path
+
+    def ivshmem_server(self, name, size, *args):
+        """A server of shared memory; returns the path of its socket."""
+        path = f"{self.dir}/{name}.ivshmem"
+        server = subprocess.Popen([sys.executable, HERE + "/ivshmem_server.py", "--size", str(size),
+                                   *args, path], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                  preexec_fn=die_with_parent)
+        self.servers.append(server)
+        if server.stdout.readline() != b"ready\n":
+            raise GuestError("the ivshmem server did not start")
         return path
 
     def guest(self, name, **args):
@@ -293,6 +324,10 @@ class Lab:
         """Everything ends; logs are kept in the directory @keep, where one was given."""
         for g in self.guests:
             g.kill()
+        for s in self.servers:
+            s.kill()
+            s.wait()
+            s.stdout.close()
         for path in self.files:
             os.unlink(path)
         if self.keep:

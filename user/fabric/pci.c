@@ -24,6 +24,7 @@ struct ism_pci {
 	__u64 len[ISM_PCI_BARS];
 	int enabled; /* by us, through sysfs */
 	int container, group, device; /* of vfio, -1 without */
+	int can_irq;
 	unsigned int irq_index, irqs; /* armed */
 };
 
@@ -248,7 +249,8 @@ static int take(struct ism_pci *pci, enum ism_pci_how how, struct ism_err *err)
 			return rc;
 		link_name(pci, "driver", driver, sizeof(driver));
 	}
-	if (!strcmp(driver, "vfio-pci") && how != ISM_PCI_PLAIN)
+	/* Also without interrupts: what is bound to a driver cannot be enabled otherwise. */
+	if (!strcmp(driver, "vfio-pci"))
 		return vfio_open(pci, err);
 	if (how == ISM_PCI_VFIO || how == ISM_PCI_BIND)
 		return ism_err_set(err, -ENODEV,
@@ -256,7 +258,7 @@ static int take(struct ism_pci *pci, enum ism_pci_how how, struct ism_err *err)
 				   ">" SYSFS "/devices/%s/driver_override; echo %s >" SYSFS
 				   "/drivers_probe; or bind=vfio",
 				   pci->bdf, pci->bdf, pci->bdf);
-	if (driver[0] && strcmp(driver, "vfio-pci"))
+	if (driver[0])
 		return ism_err_set(err, -EBUSY, "%s has the driver %s", pci->bdf, driver);
 	return plain_open(pci, err);
 }
@@ -287,6 +289,7 @@ int ism_pci_open(const char *bdf, enum ism_pci_how how, struct ism_pci **ret, st
 		return rc;
 	}
 	open_bars(pci);
+	pci->can_irq = pci->device >= 0 && how != ISM_PCI_PLAIN;
 	*ret = pci;
 	return 0;
 }
@@ -316,9 +319,9 @@ void ism_pci_close(struct ism_pci *pci)
 	free(pci);
 }
 
-int ism_pci_has_vfio(const struct ism_pci *pci)
+int ism_pci_can_irq(const struct ism_pci *pci)
 {
-	return pci->device >= 0;
+	return pci->can_irq;
 }
 
 /* ---------------------------------------------------------------- BARs */
@@ -392,7 +395,7 @@ int ism_pci_irqs(struct ism_pci *pci, const int *fds, unsigned int n, struct ism
 	struct vfio_irq_set *set = (struct vfio_irq_set *)room;
 	unsigned int index = VFIO_PCI_MSIX_IRQ_INDEX;
 
-	if (!ism_pci_has_vfio(pci))
+	if (!pci->can_irq)
 		return ism_err_set(err, -EOPNOTSUPP, "%s: no interrupts without vfio-pci",
 				   pci->bdf);
 	if (!n || n > MAX_VECTORS)

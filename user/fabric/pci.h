@@ -57,8 +57,8 @@ int ism_pci_open(const char *bdf, enum ism_pci_how how, struct ism_pci **ret, st
 /** ism_pci_close() - give it back; mappings must be gone. NULL is allowed */
 void ism_pci_close(struct ism_pci *pci);
 
-/** ism_pci_has_vfio() - can it interrupt? */
-int ism_pci_has_vfio(const struct ism_pci *pci);
+/** ism_pci_can_irq() - will ism_pci_irqs() work? */
+int ism_pci_can_irq(const struct ism_pci *pci);
 
 /** ism_pci_has_msix() - does the device say so? */
 int ism_pci_has_msix(const struct ism_pci *pci);
