@@ -174,6 +174,8 @@ struct ism_msg_dmb {
  * @gid, @uuid: who this host is there, which fabric it is
  * @caps: enum ism_fabric_caps
  * @dmbs, @dmb_bytes: registered now; @pooled: ready in the pool
+ * @index: as struct ism_msg_dmb has it
+ * @tag: what names it in handshakes and in struct ism_conn; 0 when it reaches this kernel only
  */
 struct ism_msg_fabric {
 	char name[64];
@@ -184,6 +186,8 @@ struct ism_msg_fabric {
 	__u64 dmb_bytes;
 	__u32 pooled;
 	__u32 index;
+	__u32 tag;
+	__u32 pad;
 };
 
 /**

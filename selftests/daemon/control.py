@@ -21,7 +21,7 @@ DMB_MSG = struct.Struct("=QQ8I")
 STATUS_MSG = struct.Struct("=QII14QII")
 STATUS_NAMES = ("uptime_ms clients pairs attaches detaches resumes refused malformed ring_bytes ring_msgs "
                 "tcp_bytes doorbells spins sleeps timeouts mem_bytes mem_limit pid word").split()
-FABRIC_MSG = struct.Struct("=64s16s16sIIQII")
+FABRIC_MSG = struct.Struct("=64s16s16sIIQII8x")
 STATIC = struct.Struct("=IHHQIIQ16s16s")
 RING_OFF, TX_OFF, RX_OFF, STATS_OFF = 4096, 128, 192, 256
 PROD_TCP = 4  # the first producer word: the stream is on TCP

@@ -84,7 +84,8 @@ static int count_fds(void)
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
 	const struct options opt = { .socket = "",
-				     .fabric = "memfd:",
+				     .fabrics = { "memfd:" },
+				     .n_fabrics = 1,
 				     .limit_total = 6 * (RING + 4096ULL),
 				     .limit_uid = 6 * (RING + 4096ULL),
 				     .ring_size = RING,

@@ -343,7 +343,7 @@ def test_huge_pages_or_not(box):
     a, b = box.connection()
     ca, cb = box.client(), box.client()
     body, fds = ca.ask(control.ATTACH, struct.pack("=QQ", a.token, 1), [a.fileno()], control.ATTACH_OK)
-    assert struct.unpack("=QQII", body)[2:] == (64 << 10, 64 << 10)
+    assert struct.unpack("=QQIIQQ", body)[2:] == (64 << 10, 64 << 10, 0, 0)
     size = os.fstat(fds[PEER_DMB]).st_size
     m = control.mmap.mmap(fds[PEER_DMB], size)
     m[RING_OFF:RING_OFF + 4] = b"huge"

@@ -25,7 +25,7 @@ def dmb(token, peer, fill, tx_bytes, tx_msgs, flags, prod):
 
 
 def fabric():
-    return struct.pack("=64s16s16sIIQII", b"memfd:", bytes(range(16)), bytes(range(16, 32)), 19, 2,
+    return struct.pack("=64s16s16sIIQII8x", b"memfd:", bytes(range(16)), bytes(range(16, 32)), 19, 2,
                        139264, 5, 0)
 
 

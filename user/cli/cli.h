@@ -67,6 +67,7 @@ int cli_no_args(const struct cli *c, int argc, char **argv);
 void put_u64(struct json_object *o, const char *key, unsigned long long v);
 void put_str(struct json_object *o, const char *key, const char *v);
 void put_bool(struct json_object *o, const char *key, int v);
+void put_tag(struct json_object *o, const char *key, unsigned int tag); /* of a fabric */
 
 /** cli_table() - an empty table with the given column names; ended by NULL; '>' aligns right */
 struct libscols_table *cli_table(const char *const *columns);

@@ -164,6 +164,9 @@ static void add_json(struct json_object *array, const struct shown *s)
 	put_str(o, "reason", ism_reason_name(shown_reason(s)));
 	put_bool(o, "direct", c->caps & ISM_CAP_DIRECT);
 	put_bool(o, "peer_direct", c->peer_caps & ISM_CAP_DIRECT);
+	put_bool(o, "remote", !!(c->flags & ISM_CONN_REMOTE));
+	if (c->flags & ISM_CONN_REMOTE)
+		put_tag(o, "fabric", c->fabric);
 	put_u64(o, "redir_bytes", c->redir_bytes);
 	put_u64(o, "redir_msgs", c->redir_msgs);
 	put_u64(o, "tcp_bytes", c->tcp_bytes);
@@ -223,7 +226,7 @@ static int one_conn(const struct ism_conn_view *v, void *arg)
 
 	if (!wanted(l->f, v))
 		return 0;
-	if (s.plane == ISM_PLANE_DIRECT)
+	if (s.plane == ISM_PLANE_DIRECT || s.plane == ISM_PLANE_RELAY)
 		find_rings(l, &s);
 	format_endpoint(&v->conn, v->conn.laddr, v->conn.lport, s.local, sizeof(s.local));
 	format_endpoint(&v->conn, v->conn.raddr, v->conn.rport, s.peer, sizeof(s.peer));

@@ -110,7 +110,8 @@ static int one_dmb(const struct ism_msg_dmb *m, void *arg)
 
 /* ---------------------------------------------------------------- fabrics */
 
-static const char *const fabric_caps[] = { "attach", "doorbell", "coherent", "persists", "export" };
+static const char *const fabric_caps[] = { "attach", "doorbell", "coherent", "persists",
+					   "export", "by_token", "whole" };
 
 static int one_fabric(const struct ism_msg_fabric *m, void *arg)
 {
@@ -129,6 +130,8 @@ static int one_fabric(const struct ism_msg_fabric *m, void *arg)
 		put_str(o, "uuid", id);
 		put_str(o, "gid", gid);
 		put_str(o, "caps", caps);
+		if (m->tag)
+			put_tag(o, "tag", m->tag);
 		put_u64(o, "dmbs", m->dmbs);
 		put_u64(o, "dmb_bytes", m->dmb_bytes);
 		put_u64(o, "pooled", m->pooled);

@@ -64,6 +64,14 @@ void put_str(struct json_object *o, const char *key, const char *v)
 	json_object_object_add(o, key, json_object_new_string(v));
 }
 
+void put_tag(struct json_object *o, const char *key, unsigned int tag)
+{
+	char buf[8];
+
+	snprintf(buf, sizeof(buf), "%06x", tag & 0xffffff);
+	put_str(o, key, buf);
+}
+
 void put_bool(struct json_object *o, const char *key, int v)
 {
 	json_object_object_add(o, key, json_object_new_boolean(v));

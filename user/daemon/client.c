@@ -16,6 +16,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 #include <ismredir/reasons.h>
+#include "far.h"
 #include "log.h"
 #include "proto.h"
 
@@ -132,22 +133,57 @@ static int refuse_rings(struct client *c, const struct request *r, const char *w
 	return refuse(c, r, token, shown, reason ? reason : ISM_R_DAEMON_REFUSED);
 }
 
+/* The fabric of a partner in another kernel; 0, or why its rings are not for this client. */
+static int find_remote(struct client *c, struct verdict *v, struct remote **ret)
+{
+	*ret = remote_by_tag(c->d, v->fabric);
+	v->reason = ISM_R_OTHER_FABRIC;
+	if (!*ret)
+		return -EOPNOTSUPP;
+	v->reason = ISM_R_NOT_ALLOWED;
+	if (!remote_allows(*ret, c->holder.uid))
+		return -EPERM;
+	v->reason = ISM_R_NONE;
+	return 0;
+}
+
+static int attach(struct client *c, const struct ism_msg_attach *m, struct verdict *v,
+		  struct pair_end **ret)
+{
+	struct remote *r;
+	int rc;
+
+	if (!v->fabric)
+		return pairs_attach(&c->d->pairs, &c->holder, m->token, v->peer, m->share, ret);
+	rc = find_remote(c, v, &r);
+	if (!rc)
+		rc = far_attach(&c->d->pairs, r, &c->holder, m->token, v->peer, m->share, ret);
+	return rc;
+}
+
 static int on_attach(struct client *c, const struct request *r, int *fds)
 {
 	const struct ism_msg_attach *m = &r->attach;
 	struct ism_msg_attach_ok ok = { .token = m->token };
+	struct ism_msg_error wait = { m->token, -EAGAIN, ISM_R_DIRECT_WAIT };
 	struct verdict v = {};
 	struct pair_end *e;
+	__u64 off[2];
 	int out[ISM_FD_COUNT], rc = c->d->verify(fds[0], m->token, 1, &v);
 
-	if (!rc)
-		rc = pairs_attach(&c->d->pairs, &c->holder, m->token, v.peer, m->share, &e);
+	if (!rc) {
+		rc = attach(c, m, &v, &e);
+		if (rc == -EAGAIN) /* the partner will come: nothing to complain of */
+			return answer(c, r, ISM_MSG_ERROR, &wait, sizeof(wait));
+	}
 	if (rc)
 		return refuse_rings(c, r, "attach", m->token, rc, v.reason);
 	ok.peer = v.peer;
 	ok.own_ring = e->dmb->len - ISM_DMB_RING_OFF;
 	ok.peer_ring = pair_partner(e)->dmb->len - ISM_DMB_RING_OFF;
-	rc = pair_end_fds(&c->d->pairs, e, out);
+	rc = pair_end_fds(&c->d->pairs, e, out, off);
+	ok.own_off = off[0];
+	ok.peer_off = off[1];
 	if (!rc)
 		rc = send_fds(c, ISM_MSG_ATTACH_OK, r->seq, &ok, sizeof(ok), out, ISM_FD_COUNT);
 	daemon_refill(c->d);
@@ -172,30 +208,44 @@ static int on_resume(struct client *c, const struct request *r, int *fds)
 	const struct ism_msg_resume *m = &r->resume;
 	struct ism_msg_token ok = { m->token };
 	struct verdict v = {};
+	struct remote *far = NULL;
 	int rc = c->d->verify(fds[0], m->token, 0, &v);
 
 	if (!rc && v.peer != m->peer)
 		rc = -EPERM;
+	if (!rc && v.fabric)
+		rc = find_remote(c, &v, &far);
 	if (!rc)
-		rc = pairs_resume(&c->d->pairs, &c->holder, m, fds + 1);
+		rc = far ? far_resume(&c->d->pairs, far, &c->holder, m, fds + 1)
+			 : pairs_resume(&c->d->pairs, &c->holder, m, fds + 1);
 	if (rc)
 		return refuse_rings(c, r, "resume", m->token, rc, v.reason);
 	c->d->resumes++;
 	return answer(c, r, ISM_MSG_RESUME_OK, &ok, sizeof(ok));
 }
 
-static int on_fabrics(struct client *c, const struct request *r)
+static int show_fabric(struct client *c, const struct request *r, const struct ism_fabric *f,
+		       __u32 index, __u32 tag)
 {
-	const struct ism_fabric *f = c->d->fabric;
-	struct ism_msg_fabric m = { .caps = f->info.caps, .dmbs = f->counters.dmbs };
-	int rc;
+	struct ism_msg_fabric m = {
+		.caps = f->info.caps, .dmbs = f->counters.dmbs, .index = index, .tag = tag
+	};
 
 	memcpy(m.name, f->info.spec, sizeof(m.name));
 	memcpy(m.gid, &f->info.gid, sizeof(m.gid));
 	memcpy(m.uuid, &f->info.uuid, sizeof(m.uuid));
 	m.dmb_bytes = f->counters.dmb_bytes;
 	m.pooled = f->counters.pooled;
-	rc = answer(c, r, ISM_MSG_FABRIC, &m, sizeof(m));
+	return answer(c, r, ISM_MSG_FABRIC, &m, sizeof(m));
+}
+
+static int on_fabrics(struct client *c, const struct request *r)
+{
+	int rc = show_fabric(c, r, c->d->fabric, 0, 0);
+
+	for (unsigned int i = 0; !rc && i < c->d->n_remotes; i++)
+		rc = show_fabric(c, r, c->d->remotes[i]->fabric, c->d->remotes[i]->index,
+				 c->d->remotes[i]->tag);
 	return rc ? rc : answer(c, r, ISM_MSG_LIST_END, NULL, 0);
 }
 
@@ -237,7 +287,7 @@ static int go_on_listing(struct client *c)
 		}
 		c->shown = p->serial;
 		for (int i = 0; !rc && i < 2; i++) {
-			if (!pair_end_visible(&p->end[i], c->holder.uid))
+			if (!p->end[i].dmb || !pair_end_visible(&p->end[i], c->holder.uid))
 				continue;
 			pair_end_show(&p->end[i], &m);
 			rc = answer(c, &r, ISM_MSG_DMB, &m, sizeof(m));

@@ -33,6 +33,7 @@ static int on_tick(sd_event_source *s, uint64_t usec, void *arg)
 	if (word != before)
 		log_line(LOG_NOTICE, "load: %s", ism_word_name(word));
 	say_status(d, word);
+	remotes_tick(d);
 	clients_tick(d);
 	sd_event_source_set_time(s, usec + TICK_US);
 	sd_event_source_set_enabled(s, SD_EVENT_ONESHOT);
@@ -45,6 +46,11 @@ static int on_refill(sd_event_source *s, void *arg)
 	struct daemon *d = arg;
 	int rc = ism_fabric_prepare(d->fabric, ism_dmb_len(d->opt.ring_size), d->opt.pool);
 
+	for (unsigned int i = 0; !rc && i < d->n_remotes; i++)
+		rc = ism_fabric_prepare(d->remotes[i]->fabric, ism_dmb_len(d->opt.ring_size),
+					d->opt.pool);
+	if (rc == -EOPNOTSUPP)
+		rc = 0;
 	if (rc < 0)
 		log_client(LOG_WARNING, "cannot keep DMBs ready: %s", strerror(-rc));
 	if (rc <= 0)
@@ -75,6 +81,46 @@ static int open_sources(struct daemon *d)
 	return rc < 0 ? rc : 0;
 }
 
+/* Those whose partners are named by their tokens reach other kernels; one is for this kernel alone. */
+static int take_fabric(struct daemon *d, struct ism_fabric *f, const char *spec,
+		       struct ism_err *err)
+{
+	if (f->info.caps & ISM_FABRIC_BY_TOKEN)
+		return remote_open(d, f, spec, err);
+	if (d->fabric)
+		return ism_err_set(err, -EEXIST, "fabric %s: %s is for this kernel already", spec,
+				   d->fabric->info.spec);
+	if (!(f->info.caps & ISM_FABRIC_EXPORT))
+		return ism_err_set(err, -EOPNOTSUPP, "fabric %s cannot be handed to programs",
+				   spec);
+	if (ism_dmb_len(d->opt.ring_size) > f->info.max_dmb_len)
+		return ism_err_set(err, -E2BIG, "fabric %s: rings of that size do not fit", spec);
+	d->fabric = f;
+	return 0;
+}
+
+static int open_fabric(struct daemon *d, const char *spec, struct ism_err *err)
+{
+	struct ism_fabric *f;
+	int rc = ism_fabric_open(spec, &f, err);
+
+	if (rc)
+		return rc;
+	rc = take_fabric(d, f, spec, err);
+	if (rc)
+		ism_fabric_close(f);
+	return rc;
+}
+
+static int open_fabrics(struct daemon *d, struct ism_err *err)
+{
+	int rc = 0;
+
+	for (unsigned int i = 0; !rc && i < d->opt.n_fabrics; i++)
+		rc = open_fabric(d, d->opt.fabrics[i], err);
+	return rc || d->fabric ? rc : open_fabric(d, "memfd:", err);
+}
+
 static int open_parts(struct daemon *d, struct ism_err *err)
 {
 	int rc = sd_event_new(&d->event);
@@ -86,16 +132,8 @@ static int open_parts(struct daemon *d, struct ism_err *err)
 		return -ENOMEM;
 	if (getrandom(&d->instance, sizeof(d->instance), 0) != sizeof(d->instance))
 		return -EIO;
-	rc = ism_fabric_open(d->opt.fabric, &d->fabric, err);
-	if (rc)
-		return rc;
-	if (!(d->fabric->info.caps & ISM_FABRIC_EXPORT))
-		return ism_err_set(err, -EOPNOTSUPP, "fabric %s cannot be handed to programs",
-				   d->opt.fabric);
-	if (ism_dmb_len(d->opt.ring_size) > d->fabric->info.max_dmb_len)
-		return ism_err_set(err, -E2BIG, "fabric %s: rings of that size do not fit",
-				   d->opt.fabric);
-	return host_open(&d->host, d->instance);
+	rc = open_fabrics(d, err);
+	return rc ? rc : host_open(&d->host, d->instance);
 }
 
 int daemon_init(struct daemon *d, const struct options *opt, struct ism_err *err)
@@ -122,6 +160,7 @@ void daemon_free(struct daemon *d)
 {
 	clients_free(d);
 	pairs_clear(&d->pairs);
+	remotes_close(d);
 	ism_fabric_close(d->fabric);
 	host_close(&d->host);
 	sd_event_source_disable_unref(d->tick);

@@ -9,15 +9,20 @@
 #include "closer.h"
 #include "host.h"
 #include "pairs.h"
+#include "remote.h"
 #include "verify.h"
+
+#define MAX_FABRICS (1 + ISM_MAX_FABRICS)
 
 /**
  * struct options - the command line
+ * @fabrics, @n_fabrics: specs; the loopback fabric is opened also when it is none of them
  * @group: owner group of the socket, (gid_t)-1 to leave it
  */
 struct options {
 	const char *socket;
-	const char *fabric;
+	const char *fabrics[MAX_FABRICS];
+	unsigned int n_fabrics;
 	mode_t mode;
 	gid_t group;
 	__u64 limit_total;
@@ -29,11 +34,15 @@ struct options {
 
 /**
  * struct daemon - everything
+ * @fabric: the loopback fabric; @remotes, @n_remotes: those that reach other kernels
  * @verify: verify_socket(), but in fuzzers
+ * @relays: this daemon moves bytes of programs without rings
+ * @on_fabric_event: who wants the events of @remotes that concern no pair; NULL: nobody
  * @instance: another one for each start
  * @started_us: CLOCK_MONOTONIC
  * @clients, @n_clients: connected now
  * @tick: polls the load, looks after slow clients
+ * @sweep: ends pairs whose connection is over
  * @refill: makes DMBs ready while there is nothing else to do
  * @attaches, ...: as struct ism_msg_status
  */
@@ -41,17 +50,22 @@ struct daemon {
 	struct options opt;
 	sd_event *event;
 	struct ism_fabric *fabric;
+	struct remote *remotes[ISM_MAX_FABRICS];
+	unsigned int n_remotes;
 	struct pairs pairs;
 	struct accounts accounts;
 	struct closer *closer;
 	struct host host;
 	int (*verify)(int sock, __u64 token, int is_new, struct verdict *ret);
+	int relays;
+	void (*on_fabric_event)(struct daemon *d, struct remote *r, const struct ism_event *e);
 	__u64 instance;
 	__u64 started_us;
 	struct client *clients;
 	unsigned int n_clients;
 	sd_event_source *tick;
 	sd_event_source *refill;
+	sd_event_source *sweep;
 	__u64 attaches, detaches, resumes, refused, malformed;
 };
 

@@ -72,7 +72,7 @@ void dmb_show(const struct ism_dmb *own, const struct ism_dmb *peer, struct ism_
 {
 	const __u64 mask = ~0ULL >> ISM_PROD_SHIFT;
 	__u64 prod = load64(&ism_dmb_tx(own->addr)->prod);
-	__u64 cons = load64(&ism_dmb_rx(peer->addr)->cons);
+	__u64 cons = peer ? load64(&ism_dmb_rx(peer->addr)->cons) : 0;
 	__u64 fill = ((prod >> ISM_PROD_SHIFT) - cons) & mask;
 
 	ret->ring_size = ring_size_of(own);

@@ -21,7 +21,7 @@ int dmb_was_used(const struct ism_dmb *dmb);
 /** dmb_is_memfd() - is it memory that can be sealed? Asks nothing that another process could delay */
 int dmb_is_memfd(int fd);
 
-/** dmb_show() - ring, fill, flags and counters of @own; @peer is the DMB of the other end */
+/** dmb_show() - ring, fill, flags and counters of @own; @peer is the DMB of the other end, or NULL */
 void dmb_show(const struct ism_dmb *own, const struct ism_dmb *peer, struct ism_msg_dmb *ret);
 
 /** dmb_add_stats() - add the partner's counters to the sums of @ret */

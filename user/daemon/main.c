@@ -59,7 +59,8 @@ static void print_help(void)
 	       "  --socket PATH        where clients connect (ISMREDIR_SOCK, %s)\n"
 	       "  --socket-mode MODE   octal, 0666: every user may prove its own connections\n"
 	       "  --socket-group GROUP group of the socket\n"
-	       "  --fabric SPEC        memory for the rings (memfd:)\n"
+	       "  --fabric SPEC        memory for the rings (memfd:); one that reaches other\n"
+	       "                       kernels is used beside it, and may be repeated\n"
 	       "  --ring-size SIZE     of each direction, a power of two, 64k to 64M (1M)\n"
 	       "  --limit-total SIZE   memory of all rings (a quarter of the host's)\n"
 	       "  --limit-uid SIZE     the same for one user (half of --limit-total)\n"
@@ -137,7 +138,9 @@ static int set_option(struct options *o, int opt, const char *arg)
 	case OPT_GROUP:
 		return parse_group(arg, &o->group);
 	case OPT_FABRIC:
-		o->fabric = arg;
+		if (o->n_fabrics == MAX_FABRICS)
+			return -E2BIG;
+		o->fabrics[o->n_fabrics++] = arg;
 		return 0;
 	case OPT_LIMIT_TOTAL:
 		return parse_size(arg, &o->limit_total);
@@ -259,8 +262,18 @@ static int add_signals(struct daemon *d)
 	return rc;
 }
 
+static const char *fabric_names(const struct daemon *d, char *buf, size_t len)
+{
+	int n = snprintf(buf, len, "%s", d->fabric->info.spec);
+
+	for (unsigned int i = 0; i < d->n_remotes && n < (int)len; i++)
+		n += snprintf(buf + n, len - n, " %s", d->remotes[i]->fabric->info.spec);
+	return buf;
+}
+
 static int serve(struct daemon *d)
 {
+	char names[MAX_FABRICS * sizeof(d->fabric->info.spec)];
 	const struct options *o = &d->opt;
 	int rc;
 
@@ -268,9 +281,9 @@ static int serve(struct daemon *d)
 		LOG_NOTICE,
 		"ismredird %s at %s: fabric %s, rings of %llu kB, limit %llu MB, %llu MB per user, "
 		"a wake-up costs %u ns",
-		ISM_VERSION, o->socket, o->fabric, (unsigned long long)o->ring_size >> 10,
-		(unsigned long long)o->limit_total >> 20, (unsigned long long)o->limit_uid >> 20,
-		d->host.page->wake_ns);
+		ISM_VERSION, o->socket, fabric_names(d, names, sizeof(names)),
+		(unsigned long long)o->ring_size >> 10, (unsigned long long)o->limit_total >> 20,
+		(unsigned long long)o->limit_uid >> 20, d->host.page->wake_ns);
 	sd_notify(0, "READY=1");
 	rc = sd_event_loop(d->event);
 	sd_notify(0, "STOPPING=1");
@@ -313,7 +326,6 @@ int main(int argc, char **argv)
 {
 	struct options o = {
 		.socket = ism_control_path(),
-		.fabric = "memfd:",
 		.mode = 0666,
 		.group = (gid_t)-1,
 		.limit_total = (__u64)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE) / 4,

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include "dmbs.h"
+#include "far.h"
 
 /* ---------------------------------------------------------------- finding */
 
@@ -16,7 +17,7 @@ static struct pair_end **bucket_of(struct pairs *t, __u64 token)
 	return &t->bucket[token % PAIR_BUCKETS];
 }
 
-static struct pair_end *find_end(struct pairs *t, __u64 token)
+struct pair_end *pairs_find(struct pairs *t, __u64 token)
 {
 	struct pair_end *e = *bucket_of(t, token);
 
@@ -41,7 +42,7 @@ const struct pair *pairs_after(const struct pairs *t, __u64 serial)
 
 /* ---------------------------------------------------------------- making and ending a pair */
 
-static void link_pair(struct pairs *t, struct pair *p)
+void pair_link(struct pairs *t, struct pair *p)
 {
 	p->serial = ++t->serial;
 	p->prev = t->last;
@@ -88,16 +89,26 @@ static void unlink_pair(struct pairs *t, struct pair *p)
 
 static void free_pair(struct pairs *t, struct pair *p)
 {
-	for (int i = 0; i < 2; i++)
-		ism_fabric_unregister_dmb(t->fabric, p->end[i].dmb);
+	if (p->far)
+		far_free(p);
+	else
+		for (int i = 0; i < 2; i++)
+			ism_fabric_unregister_dmb(t->fabric, p->end[i].dmb);
 	free(p);
+}
+
+/* The partner's counters count where its kernel is. */
+static void add_stats(const struct pair *p, struct ism_msg_status *ret)
+{
+	for (int i = 0; i < 2; i++)
+		if (p->end[i].dmb && (!p->far || i))
+			dmb_add_stats(p->end[i].dmb, ret);
 }
 
 /* The counters in shared memory outlive their writers, so this is early enough to read them. */
 static void end_pair(struct pairs *t, struct pair *p)
 {
-	for (int i = 0; i < 2; i++)
-		dmb_add_stats(p->end[i].dmb, &t->ended);
+	add_stats(p, &t->ended);
 	unlink_pair(t, p);
 	free_pair(t, p);
 }
@@ -112,15 +123,15 @@ static int check_limits(const struct pairs *t, const struct account *a, __u64 by
 }
 
 /* A pair for @who without DMBs, not in the table yet. */
-static int new_pair(struct pairs *t, struct holder *who, __u64 token, __u64 peer, __u64 bytes,
-		    struct pair **ret)
+int pair_new(struct pairs *t, struct holder *who, __u64 token, __u64 peer, __u64 bytes,
+	     struct pair **ret)
 {
 	struct pair *p;
 	int rc = check_limits(t, who->account, bytes);
 
 	if (rc)
 		return rc;
-	if (find_end(t, peer))
+	if (pairs_find(t, peer))
 		return -ESTALE; /* the partner's pair is with somebody else */
 	p = calloc(1, sizeof(*p));
 	if (!p)
@@ -152,7 +163,7 @@ static int make_pair(struct pairs *t, struct holder *who, __u64 token, __u64 pee
 		     struct pair **ret)
 {
 	struct pair *p;
-	int rc = new_pair(t, who, token, peer, 2 * ism_dmb_len(t->ring_size), &p);
+	int rc = pair_new(t, who, token, peer, 2 * ism_dmb_len(t->ring_size), &p);
 
 	for (int i = 0; !rc && i < 2; i++) {
 		rc = make_dmb(t, &p->end[i]);
@@ -161,7 +172,7 @@ static int make_pair(struct pairs *t, struct holder *who, __u64 token, __u64 pee
 	}
 	if (rc)
 		return rc;
-	link_pair(t, p);
+	pair_link(t, p);
 	*ret = p;
 	return 0;
 }
@@ -172,17 +183,17 @@ static int make_pair(struct pairs *t, struct holder *who, __u64 token, __u64 pee
  * Only who knows the secret number comes to an end that had a holder before. When the daemon does not
  * know the number, because that holder has not resumed yet, nobody does.
  */
-static int may_hold(const struct pair_end *e, const struct holder *who, __u64 share)
+int pair_may_hold(const struct pair_end *e, const struct holder *who, __u64 share)
 {
 	for (const struct hold *h = e->holds; h; h = h->next_of_end)
 		if (h->who == who)
 			return -EALREADY;
 	if (e->has_share)
 		return e->share == share ? 0 : -EBUSY;
-	return dmb_was_used(pair_partner(e)->dmb) ? -EBUSY : 0;
+	return pair_partner(e)->dmb && dmb_was_used(pair_partner(e)->dmb) ? -EBUSY : 0;
 }
 
-static int add_hold(struct pair_end *e, struct holder *who, __u64 share)
+int pair_add_hold(struct pair_end *e, struct holder *who, __u64 share)
 {
 	struct hold *h = calloc(1, sizeof(*h));
 
@@ -200,9 +211,11 @@ static int add_hold(struct pair_end *e, struct holder *who, __u64 share)
 	return 0;
 }
 
-static void end_if_unheld(struct pairs *t, struct pair *p)
+void pair_end_unheld(struct pairs *t, struct pair *p)
 {
-	if (!p->end[0].holds && !p->end[1].holds)
+	if (p->end[0].holds || p->end[1].holds)
+		return;
+	if (!p->far || !far_stays(p))
 		end_pair(t, p);
 }
 
@@ -215,29 +228,29 @@ static void end_hold(struct pairs *t, struct hold **at)
 		of_end = &(*of_end)->next_of_end;
 	*of_end = h->next_of_end;
 	*at = h->next_of_holder;
-	end_if_unheld(t, h->pair);
+	pair_end_unheld(t, h->pair);
 	free(h);
 }
 
 int pairs_attach(struct pairs *t, struct holder *who, __u64 token, __u64 peer, __u64 share,
 		 struct pair_end **ret)
 {
-	struct pair_end *e = find_end(t, token);
+	struct pair_end *e = pairs_find(t, token);
 	struct pair *p;
 	int rc;
 
 	if (e) {
-		if (pair_partner(e)->token != peer)
+		if (e->pair->far || pair_partner(e)->token != peer)
 			return -ESTALE;
-		rc = may_hold(e, who, share);
+		rc = pair_may_hold(e, who, share);
 	} else {
 		rc = make_pair(t, who, token, peer, &p);
 		e = rc ? NULL : &p->end[0];
 	}
 	if (!rc) {
-		rc = add_hold(e, who, share);
+		rc = pair_add_hold(e, who, share);
 		if (rc)
-			end_if_unheld(t, e->pair);
+			pair_end_unheld(t, e->pair);
 	}
 	if (!rc)
 		*ret = e;
@@ -265,30 +278,36 @@ unsigned int pairs_drop_holder(struct pairs *t, struct holder *who)
 	return n;
 }
 
-void pairs_clear(struct pairs *t)
+void pair_drop(struct pairs *t, struct pair *p)
 {
-	while (t->first) {
-		struct pair *p = t->first;
+	for (int i = 0; i < 2; i++)
+		while (p->end[i].holds) {
+			struct hold *h = p->end[i].holds;
+			struct hold **at = &h->who->holds;
 
-		for (int i = 0; i < 2; i++)
-			while (p->end[i].holds) {
-				struct hold *h = p->end[i].holds;
-				struct hold **at = &h->who->holds;
-
-				while (*at != h)
-					at = &(*at)->next_of_holder;
-				*at = h->next_of_holder;
-				p->end[i].holds = h->next_of_end;
-				free(h);
-			}
-		end_pair(t, p);
-	}
+			while (*at != h)
+				at = &(*at)->next_of_holder;
+			*at = h->next_of_holder;
+			p->end[i].holds = h->next_of_end;
+			free(h);
+		}
+	end_pair(t, p);
 }
 
-int pair_end_fds(struct pairs *t, const struct pair_end *e, int fds[ISM_FD_COUNT])
+void pairs_clear(struct pairs *t)
+{
+	while (t->first)
+		pair_drop(t, t->first);
+}
+
+int pair_end_fds(struct pairs *t, const struct pair_end *e, int fds[ISM_FD_COUNT], __u64 off[2])
 {
 	struct ism_dmb_fds own, peer;
-	int rc = ism_fabric_export_dmb(t->fabric, e->dmb, &own);
+	int rc;
+
+	if (e->pair->far)
+		return far_fds(e, fds, off);
+	rc = ism_fabric_export_dmb(t->fabric, e->dmb, &own);
 
 	if (!rc)
 		rc = ism_fabric_export_dmb(t->fabric, pair_partner(e)->dmb, &peer);
@@ -298,6 +317,8 @@ int pair_end_fds(struct pairs *t, const struct pair_end *e, int fds[ISM_FD_COUNT
 	fds[ISM_FD_PEER_DMB] = peer.write;
 	fds[ISM_FD_OWN_BELL] = own.bell;
 	fds[ISM_FD_PEER_BELL] = peer.bell;
+	off[0] = own.off;
+	off[1] = peer.off;
 	return 0;
 }
 
@@ -338,8 +359,11 @@ static int adopt_pair(struct pairs *t, struct holder *who, const struct ism_msg_
 {
 	__u64 bytes = ism_dmb_len(m->own_ring) + ism_dmb_len(m->peer_ring);
 	struct pair *p;
-	int rc = new_pair(t, who, m->token, m->peer, bytes, &p);
+	int rc;
 
+	if (m->own_off || m->peer_off)
+		return -EPERM; /* each of these has a memfd of its own */
+	rc = pair_new(t, who, m->token, m->peer, bytes, &p);
 	if (rc)
 		return rc;
 	p->is_resumed = 1;
@@ -351,7 +375,7 @@ static int adopt_pair(struct pairs *t, struct holder *who, const struct ism_msg_
 		free_pair(t, p);
 		return rc;
 	}
-	link_pair(t, p);
+	pair_link(t, p);
 	*ret = p;
 	return 0;
 }
@@ -363,11 +387,14 @@ static int adopt_pair(struct pairs *t, struct holder *who, const struct ism_msg_
 static int compare_pair(struct pairs *t, const struct pair_end *e, const struct ism_msg_resume *m,
 			const int *fds)
 {
-	int have[ISM_FD_COUNT], rc = pair_end_fds(t, e, have);
+	int have[ISM_FD_COUNT], rc;
+	__u64 off[2];
 
+	rc = pair_end_fds(t, e, have, off);
 	if (rc)
 		return rc;
-	if (e->dmb->len != ism_dmb_len(m->own_ring) ||
+	if (off[0] != m->own_off || off[1] != m->peer_off ||
+	    e->dmb->len != ism_dmb_len(m->own_ring) ||
 	    pair_partner(e)->dmb->len != ism_dmb_len(m->peer_ring) ||
 	    !dmb_is_memfd(fds[ISM_FD_OWN_DMB]) || !dmb_is_memfd(fds[ISM_FD_PEER_DMB]))
 		return -EPERM;
@@ -378,36 +405,35 @@ static int compare_pair(struct pairs *t, const struct pair_end *e, const struct 
 }
 
 /* It proves by the memory itself that it had the end; a secret that is known must fit as well. */
-static int may_resume(struct pairs *t, const struct pair_end *e, const struct holder *who,
-		      const struct ism_msg_resume *m, const int *fds)
+int pair_may_resume(const struct pair_end *e, const struct holder *who, __u64 peer, __u64 share)
 {
-	if (pair_partner(e)->token != m->peer)
+	if (pair_partner(e)->token != peer)
 		return -ESTALE;
 	for (const struct hold *h = e->holds; h; h = h->next_of_end)
 		if (h->who == who)
 			return -EALREADY;
-	if (e->has_share && e->share != m->share)
-		return -EBUSY;
-	return compare_pair(t, e, m, fds);
+	return e->has_share && e->share != share ? -EBUSY : 0;
 }
 
 int pairs_resume(struct pairs *t, struct holder *who, const struct ism_msg_resume *m, int *fds)
 {
-	struct pair_end *e = find_end(t, m->token);
+	struct pair_end *e = pairs_find(t, m->token);
 	struct pair *p;
 	int rc;
 
 	if (e) {
-		rc = may_resume(t, e, who, m, fds);
+		rc = e->pair->far ? -ESTALE : pair_may_resume(e, who, m->peer, m->share);
+		if (!rc)
+			rc = compare_pair(t, e, m, fds);
 	} else {
 		rc = adopt_pair(t, who, m, fds, &p);
 		e = rc ? NULL : &p->end[0];
 	}
 	if (rc)
 		return rc;
-	rc = add_hold(e, who, m->share);
+	rc = pair_add_hold(e, who, m->share);
 	if (rc)
-		end_if_unheld(t, e->pair);
+		pair_end_unheld(t, e->pair);
 	return rc;
 }
 
@@ -442,6 +468,8 @@ void pair_end_show(const struct pair_end *e, struct ism_msg_dmb *ret)
 	}
 	if (e->pair->is_resumed)
 		ret->flags |= ISM_DMB_RESUMED;
+	if (e->pair->far)
+		ret->fabric = far_index(e->pair);
 	dmb_show(e->dmb, peer->dmb, ret);
 }
 
@@ -455,6 +483,5 @@ void pairs_totals(const struct pairs *t, struct ism_msg_status *ret)
 	ret->sleeps += t->ended.sleeps;
 	ret->timeouts += t->ended.timeouts;
 	for (const struct pair *p = t->first; p; p = p->next)
-		for (int i = 0; i < 2; i++)
-			dmb_add_stats(p->end[i].dmb, ret);
+		add_stats(p, ret);
 }

@@ -5,6 +5,9 @@
  * A pair begins with the first attach of either end and ends when nobody holds either end. Its DMBs are
  * made for it and are never used again. Which client may have an end is decided before (verify.h), here
  * only who among those who may.
+ *
+ * A pair whose partner is of another kernel is in the same table (far.h): its end[0] is ours, end[1] is
+ * the partner's, which nobody here holds.
  */
 #ifndef ISM_DAEMON_PAIRS_H
 #define ISM_DAEMON_PAIRS_H
@@ -15,6 +18,8 @@
 #include "account.h"
 
 #define PAIR_BUCKETS 4096
+
+struct far;
 
 /**
  * struct holder - a client, as far as pairs know it
@@ -42,7 +47,8 @@ struct hold {
  * struct pair_end - one end of the connection
  * @token: its DMB token
  * @share: what all its holders know, once there was one (@has_share)
- * @dmb: the DMB that it reads and its partner writes
+ * @dmb: the DMB that it reads and its partner writes; of a partner in another kernel the part that is
+ *       attached here, NULL until it is
  */
 struct pair_end {
 	__u64 token;
@@ -59,6 +65,7 @@ struct pair_end {
  * @serial: order of making, for listings
  * @account: who is charged @bytes
  * @is_resumed: known from ISM_MSG_RESUME
+ * @far: what end[1] needs when it is of another kernel, else NULL
  */
 struct pair {
 	struct pair *prev, *next;
@@ -67,6 +74,7 @@ struct pair {
 	struct account *account;
 	__u64 bytes;
 	int is_resumed;
+	struct far *far;
 };
 
 /**
@@ -96,6 +104,23 @@ struct pairs {
 int pairs_attach(struct pairs *t, struct holder *who, __u64 token, __u64 peer, __u64 share,
 		 struct pair_end **ret);
 
+/*
+ * For far.c, the parts of attach and resume: pairs_find() a token; pair_new() not in the table yet, within
+ * the limits; pair_link() it; pair_may_hold(), pair_add_hold(); pair_end_unheld() after a failure: ends it
+ * if nobody holds it.
+ */
+struct pair_end *pairs_find(struct pairs *t, __u64 token);
+int pair_new(struct pairs *t, struct holder *who, __u64 token, __u64 peer, __u64 bytes,
+	     struct pair **ret);
+void pair_link(struct pairs *t, struct pair *p);
+int pair_may_hold(const struct pair_end *e, const struct holder *who, __u64 share);
+int pair_may_resume(const struct pair_end *e, const struct holder *who, __u64 peer, __u64 share);
+int pair_add_hold(struct pair_end *e, struct holder *who, __u64 share);
+void pair_end_unheld(struct pairs *t, struct pair *p);
+
+/** pair_drop() - end it, whoever holds it */
+void pair_drop(struct pairs *t, struct pair *p);
+
 /**
  * pairs_resume() - the same for an end that @who had from an earlier daemon
  * @fds: enum ism_attach_fd. Those that it takes are set to -1, the rest stay the caller's
@@ -114,8 +139,11 @@ unsigned int pairs_drop_holder(struct pairs *t, struct holder *who);
 /** pairs_clear() - forget everything, whoever holds it; at exit */
 void pairs_clear(struct pairs *t);
 
-/** pair_end_fds() - the descriptors of ISM_MSG_ATTACH_OK for an end; they stay the pair's */
-int pair_end_fds(struct pairs *t, const struct pair_end *e, int fds[ISM_FD_COUNT]);
+/**
+ * pair_end_fds() - the descriptors of ISM_MSG_ATTACH_OK for an end; they stay the pair's
+ * @off: own_off and peer_off
+ */
+int pair_end_fds(struct pairs *t, const struct pair_end *e, int fds[ISM_FD_COUNT], __u64 off[2]);
 
 /** pair_partner() - the other end */
 struct pair_end *pair_partner(const struct pair_end *e);

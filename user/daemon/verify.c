@@ -20,6 +20,22 @@ static int can_rings(const struct ism_conn *c)
 	return (c->caps & c->peer_caps & ISM_CAP_DIRECT) != 0;
 }
 
+/* Of a partner in another kernel there is no record: the fabric will show whether it means us. */
+static int verify_remote(const struct ism_conn *own, struct verdict *ret)
+{
+	if (!(own->flags & ISM_CONN_ESTABLISHED)) {
+		ret->reason = ISM_R_PENDING;
+		return -EAGAIN;
+	}
+	ret->reason = ISM_R_NO_PLANE;
+	if (!(own->caps & ISM_CAP_DIRECT) || !(own->peer_caps & (ISM_CAP_DIRECT | ISM_CAP_RELAY)))
+		return -EOPNOTSUPP;
+	ret->peer = own->peer;
+	ret->fabric = own->fabric;
+	ret->reason = ISM_R_NONE;
+	return 0;
+}
+
 /* The two records name each other and agree on rings. */
 static int verify_records(const struct ism_lookup *l, __u64 token, struct verdict *ret)
 {
@@ -32,6 +48,8 @@ static int verify_records(const struct ism_lookup *l, __u64 token, struct verdic
 		ret->reason = ISM_R_NO_ANSWER;
 		return own.flags & ISM_CONN_ESTABLISHED ? -ENOENT : -EAGAIN;
 	}
+	if (own.flags & ISM_CONN_REMOTE)
+		return verify_remote(&own, ret);
 	if (ism_lookup_conn(l, own.peer, &peer))
 		return -ENOENT;
 	if (peer.peer != token) {

@@ -153,7 +153,7 @@ static int check_memfd(int fd, size_t len, size_t *ret_size, struct stat *ret)
 	return 0;
 }
 
-static int check_eventfd(int fd)
+int ism_check_eventfd(int fd)
 {
 	char path[32], to[32];
 	ssize_t n;
@@ -170,7 +170,7 @@ static int check_eventfd(int fd)
 static int check_given(size_t len, const struct ism_dmb_fds *given, size_t *ret_size)
 {
 	struct stat r, w;
-	int rc = check_eventfd(given->bell);
+	int rc = ism_check_eventfd(given->bell);
 
 	if (!rc && given->read >= 0)
 		rc = check_memfd(given->read, len, ret_size, &r);

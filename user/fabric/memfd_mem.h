@@ -35,6 +35,9 @@ int ism_memfd_make(size_t len, unsigned int huge_shift, struct ism_memfd *ret);
  */
 int ism_memfd_adopt(size_t len, const struct ism_dmb_fds *given, struct ism_memfd *ret);
 
+/** ism_check_eventfd() - 0, or -EPERM: a descriptor that somebody sent is none */
+int ism_check_eventfd(int fd);
+
 /** ism_memfd_map() - one more mapping for reading and writing; NULL on failure, with errno */
 void *ism_memfd_map(const struct ism_memfd *m);
 

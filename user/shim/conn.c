@@ -24,7 +24,8 @@
 #define AGAIN_MSGS 2000
 #define SOON_MSGS  16
 /* No record of the connection, so many times: there is none. */
-#define ASK_IN_VAIN 4
+#define ASK_IN_VAIN	 4
+#define EXIT_PATIENCE_NS 2000000000ULL
 
 uint32_t ism_after_msgs = AFTER_MSGS;
 uint64_t ism_after_bytes = AFTER_BYTES;
@@ -206,15 +207,21 @@ void conn_release(struct conn *c)
 	conn_free(c);
 }
 
+static void make_reset(int fd)
+{
+	struct linger l = { 1, 0 };
+
+	real.setsockopt(fd, SOL_SOCKET, SO_LINGER, &l, sizeof(l));
+}
+
 /* TCP resets a connection that is closed with bytes unread: tcp_close(). */
 static int reset_if_unread(struct conn *c, int fd)
 {
-	struct linger l = { 1, 0 };
 	struct ism_slot *s = c->slot;
 
 	if (s->rx_frozen || ism_ring_rx_poll(&s->rx, c->own) <= 0)
 		return 0;
-	real.setsockopt(fd, SOL_SOCKET, SO_LINGER, &l, sizeof(l));
+	make_reset(fd);
 	return 1;
 }
 
@@ -224,6 +231,16 @@ static int lingers_zero(int fd)
 	socklen_t len = sizeof(l);
 
 	return !real.getsockopt(fd, SOL_SOCKET, SO_LINGER, &l, &len) && l.l_onoff && !l.l_linger;
+}
+
+/* An exit() with many connections waits for all of them together. */
+static uint64_t exit_until;
+
+static uint64_t relay_patience(const struct conn *c)
+{
+	uint64_t until = io_patience(c);
+
+	return exit_until && exit_until < until ? exit_until : until;
 }
 
 /* The last holder goes: say so in the rings, ahead of TCP's own FIN or RST. */
@@ -240,6 +257,9 @@ static void end_rings(struct conn *c, int fd)
 		if (!abort && atomic_load(&s->tx_state) == ISM_TX_RING) {
 			s->tx.flags |= ISM_PROD_FIN;
 			ism_ring_tx_publish(&s->tx, c->peer);
+			/* better an error there than an end with bytes missing */
+			if (io_wait_relay(c, fd, relay_patience(c)) == -ETIMEDOUT)
+				make_reset(fd);
 		}
 		atomic_store(&s->tx_state, ISM_TX_FOREVER);
 		ism_lock_drop(&s->tx_lock);
@@ -336,6 +356,7 @@ static void exit_one(struct conn *c, void *arg)
 
 void conn_exit(void)
 {
+	exit_until = ism_now_ns() + EXIT_PATIENCE_NS;
 	conn_each(exit_one, NULL);
 }
 
@@ -364,16 +385,19 @@ static void read_options(struct ism_slot *s, int fd)
 	atomic_store(&s->rcvlowat, low > 0 ? low : 1);
 }
 
-static void *map_dmb(int fd, uint32_t ring, int prot, uint32_t *len)
+/* What has no size, a device, knows itself what can be mapped. */
+static void *map_dmb(int fd, uint32_t ring, uint64_t off, int prot, uint32_t *len)
 {
 	struct stat st;
 	void *p;
 
-	if (ring < ISM_RING_MIN || ring > ISM_RING_MAX || ring & (ring - 1) || fstat(fd, &st) ||
-	    (uint64_t)st.st_size < ism_dmb_len(ring))
+	if (ring < ISM_RING_MIN || ring > ISM_RING_MAX || ring & (ring - 1) || fstat(fd, &st))
 		return NULL;
 	*len = ism_dmb_len(ring);
-	p = mmap(NULL, *len, prot, MAP_SHARED, fd, 0);
+	if (!S_ISCHR(st.st_mode) &&
+	    (*len > (uint64_t)st.st_size || off > (uint64_t)st.st_size - *len))
+		return NULL;
+	p = mmap(NULL, *len, prot, MAP_SHARED, fd, off);
 	return p == MAP_FAILED ? NULL : p;
 }
 
@@ -393,14 +417,16 @@ static int keep_memfd(int fd)
 
 static int map_rings(struct conn *c, const struct ism_attach *a)
 {
-	void *own = map_dmb(a->fd[ISM_FD_OWN_DMB], a->own_ring, PROT_READ, &c->own_len);
-	void *peer =
-		map_dmb(a->fd[ISM_FD_PEER_DMB], a->peer_ring, PROT_READ | PROT_WRITE, &c->peer_len);
+	void *own = map_dmb(a->fd[ISM_FD_OWN_DMB], a->own_ring, a->own_off, PROT_READ, &c->own_len);
+	void *peer = map_dmb(a->fd[ISM_FD_PEER_DMB], a->peer_ring, a->peer_off,
+			     PROT_READ | PROT_WRITE, &c->peer_len);
 
 	c->own_bell = ism_private_fd(a->fd[ISM_FD_OWN_BELL]);
 	c->peer_bell = ism_private_fd(a->fd[ISM_FD_PEER_BELL]);
 	c->own_fd = keep_memfd(a->fd[ISM_FD_OWN_DMB]);
 	c->peer_fd = keep_memfd(a->fd[ISM_FD_PEER_DMB]);
+	c->own_off = a->own_off;
+	c->peer_off = a->peer_off;
 	c->peer = peer;
 	if (own && peer && c->own_bell >= 0 && c->peer_bell >= 0) {
 		atomic_fetch_add(&mapped, 1);
@@ -438,7 +464,17 @@ static void drop_answer(const struct ism_attach *a)
 /* Ask again after @msgs further messages. */
 static void ask_later(struct ism_slot *s, uint32_t msgs)
 {
+	atomic_store(&s->bytes, 0);
 	atomic_store(&s->msgs, ism_after_msgs - msgs);
+}
+
+/* The partner asks its own ismredird, at the same time as we do or never: so often at first, then seldom. */
+static uint32_t until_partner(struct ism_slot *s)
+{
+	uint32_t msgs = s->put_off < 8 ? SOON_MSGS << s->put_off : AGAIN_MSGS;
+
+	s->put_off++;
+	return msgs < AGAIN_MSGS ? msgs : AGAIN_MSGS;
 }
 
 static void refused(struct conn *c, int error)
@@ -449,7 +485,7 @@ static void refused(struct conn *c, int error)
 		    error == -ENOMEM || error == -ESHUTDOWN || error == -EAGAIN;
 
 	if (again)
-		ask_later(s, AGAIN_MSGS);
+		ask_later(s, error == -EAGAIN && s->remote ? until_partner(s) : AGAIN_MSGS);
 	atomic_compare_exchange_strong(&s->state, &state,
 				       again ? ISM_SLOT_CANDIDATE : ISM_SLOT_PLAIN);
 }
@@ -475,7 +511,9 @@ static void take_answer(struct conn *c, int error, const struct ism_attach *a)
 		return;
 	}
 	ism_dmb_stats(c->peer)->pid = getpid();
-	ism_dmb_rx(c->peer)->how = ism_barrier_works() ? ISM_RX_BARRIER : 0;
+	ism_dmb_rx(c->peer)->how = ism_barrier_works() && !c->slot->remote ? ISM_RX_BARRIER : 0;
+	if (first)
+		io_set_rx(c, 0);
 	io_stats_tx(c);
 	if (first)
 		atomic_store(&c->slot->state, ISM_SLOT_ATTACHED);
@@ -512,6 +550,19 @@ static int random_share(struct ism_slot *s)
 	return 0;
 }
 
+/* Who moves the bytes was settled when the connection was made; see docs/cross-kernel.rst. */
+static int no_rings(const struct ism_sock_info *i)
+{
+	if (i->flags & (ISM_SOCK_PINNED | ISM_SOCK_ENROLLED))
+		return 1;
+	if (!i->token || !(i->flags & ISM_SOCK_ESTABLISHED))
+		return 0;
+	if (i->flags & ISM_SOCK_REMOTE)
+		return !(i->caps & ISM_CAP_DIRECT) ||
+		       !(i->peer_caps & (ISM_CAP_DIRECT | ISM_CAP_RELAY));
+	return !(i->peer_caps & ISM_CAP_DIRECT);
+}
+
 /* Is the partner capable? Then ask for rings. */
 static void ask(struct conn *c, int fd)
 {
@@ -521,9 +572,7 @@ static void ask(struct conn *c, int fd)
 	uint32_t state = ISM_SLOT_CANDIDATE;
 	int saved = errno, rc;
 
-	if (real.getsockopt(fd, ISM_SOL, ISM_SO_INFO, &i, &len) ||
-	    i.flags & (ISM_SOCK_PINNED | ISM_SOCK_ENROLLED) ||
-	    (i.token && i.flags & ISM_SOCK_ESTABLISHED && !(i.peer_caps & ISM_CAP_DIRECT)) ||
+	if (real.getsockopt(fd, ISM_SOL, ISM_SO_INFO, &i, &len) || no_rings(&i) ||
 	    (!i.token && ++s->asked_in_vain >= ASK_IN_VAIN)) {
 		atomic_compare_exchange_strong(&s->state, &state, ISM_SLOT_PLAIN);
 		goto out;
@@ -539,6 +588,7 @@ static void ask(struct conn *c, int fd)
 	}
 	s->token = i.token;
 	s->peer_token = i.peer;
+	s->remote = !!(i.flags & ISM_SOCK_REMOTE);
 	atomic_store(&c->asked, 1);
 	atomic_compare_exchange_strong(&s->state, &state, ISM_SLOT_ASKED);
 	rc = ism_daemon_ask(fd, s->token, s->share, c->index);

@@ -149,7 +149,9 @@ static void resume_one(struct conn *c, void *arg)
 				    .peer = s->peer_token,
 				    .share = s->share,
 				    .own_ring = s->rx.size,
-				    .peer_ring = s->tx.size };
+				    .peer_ring = s->tx.size,
+				    .own_off = c->own_off,
+				    .peer_off = c->peer_off };
 	int fd = conn_any_fd(c);
 	int fds[ISM_MSG_FDS] = { fd, c->own_fd, c->peer_fd, c->own_bell, c->peer_bell };
 
@@ -246,7 +248,9 @@ static void got_attach(uint32_t index, const struct ism_msg_attach_ok *m, const 
 {
 	struct ism_attach a = { .token = m->token,
 				.own_ring = m->own_ring,
-				.peer_ring = m->peer_ring };
+				.peer_ring = m->peer_ring,
+				.own_off = m->own_off,
+				.peer_off = m->peer_off };
 
 	for (int i = 0; i < ISM_FD_COUNT; i++)
 		a.fd[i] = fds[i];

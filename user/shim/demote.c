@@ -18,8 +18,10 @@ void conn_demote_tx(struct conn *c, uint32_t reason)
 
 	if (!conn_attached(c) || ism_lock_take(&s->tx_lock))
 		return;
-	if (atomic_load(&s->tx_state) != ISM_TX_FOREVER)
+	if (atomic_load(&s->tx_state) != ISM_TX_FOREVER) {
+		io_wait_relay(c, conn_any_fd(c), ism_now_ns() + FREEZE_NS);
 		io_tx_forever(c, reason);
+	}
 	ism_lock_drop(&s->tx_lock);
 	if (c->ep_told) {
 		c->ep_told = 0;

@@ -12,6 +12,8 @@
 
 void io_set_rx(struct conn *c, uint64_t bits)
 {
+	if (c->slot->remote)
+		bits |= ISM_RX_HERE;
 	__atomic_store_n(&ism_dmb_rx(c->peer)->tcp, bits | c->slot->rx_seq, __ATOMIC_RELEASE);
 }
 
@@ -39,6 +41,16 @@ void io_stats_rx(struct conn *c)
 	st->spins = s->spins;
 	st->sleeps = s->sleeps;
 	st->timeouts = s->timeouts;
+}
+
+/* Whoever does not block expects no more than a hiccup. */
+#define PATIENCE_NS	     2000000000ULL
+#define PATIENCE_NONBLOCK_NS 100000000ULL
+
+uint64_t io_patience(const struct conn *c)
+{
+	return ism_now_ns() +
+	       (atomic_load(&c->slot->nonblock) ? PATIENCE_NONBLOCK_NS : PATIENCE_NS);
 }
 
 int sock_info(int fd, struct ism_sock_info *i)
@@ -177,6 +189,8 @@ void conn_shutdown(struct conn *c, int how)
 			ism_dmb_tx(c->peer)->stamp = ism_ticks();
 			ism_ring_tx_publish(&s->tx, c->peer);
 			conn_ring(c, ISM_WANT_DATA);
+			/* The FIN that follows is read behind what lies in the socket then. */
+			io_wait_relay(c, conn_any_fd(c), io_patience(c));
 		}
 		atomic_fetch_or(&s->shut, 2);
 		ism_lock_drop(&s->tx_lock);

@@ -93,6 +93,8 @@ struct ism_slot {
 	uint64_t share; /* random: proves kinship to ismredird */
 	uint64_t token;
 	uint64_t peer_token;
+	uint32_t remote; /* the partner is of another kernel: believe no CPU, clock, barrier */
+	uint32_t put_off; /* how often ismredird said that the partner's rings are not there yet */
 	_Atomic uint32_t nonblock; /* O_NONBLOCK of the open file description */
 	_Atomic uint32_t shut; /* 1: SHUT_RD done, 2: SHUT_WR done */
 	_Atomic uint64_t rcvtimeo; /* ns, 0: none */
@@ -177,6 +179,7 @@ struct conn {
 	void *own;
 	void *peer;
 	uint32_t own_len, peer_len;
+	uint64_t own_off, peer_off; /* where they are in own_fd and peer_fd */
 	int own_bell, peer_bell;
 	int own_fd,
 		peer_fd; /* the DMBs' memfds, kept for a restart of ismredird; -1 when fds are scarce */
@@ -348,6 +351,7 @@ static inline int conn_attached(const struct conn *c)
 struct ism_attach {
 	uint64_t token;
 	uint32_t own_ring, peer_ring;
+	uint64_t own_off, peer_off;
 	int fd[ISM_FD_COUNT];
 };
 
@@ -520,6 +524,15 @@ void io_tx_forever(struct conn *c, uint32_t reason);
 int io_may_have(struct conn *c, int want);
 /** io_break() - the partner wrote nonsense: end this connection */
 void io_break(struct conn *c, int fd);
+/**
+ * io_wait_relay() - before TCP may go on behind the ring: a relay must have taken everything out of it
+ *
+ * At most until @until; at once where the partner is no relay. tx_lock held.
+ * Return: 0; -ETIMEDOUT; -ECONNRESET the connection is gone.
+ */
+int io_wait_relay(struct conn *c, int fd, uint64_t until);
+/** io_patience() - until when the end of a connection may wait for that */
+uint64_t io_patience(const struct conn *c);
 /** io_set_rx() - publish the receiving state: TCP position and ISM_RX_* bits. rx_lock held. */
 void io_set_rx(struct conn *c, uint64_t bits);
 /** io_wait_tcp_out() - until the TCP socket takes bytes; as conn_wait() */

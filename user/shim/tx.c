@@ -18,6 +18,35 @@
 /* A writer that has blocked so long before a full ring goes on by TCP, which holds some megabytes more. */
 #define OVERFLOW_NS 50000000
 
+/*
+ * What a relay has taken out of the ring it has given to its program's socket, before anything that comes
+ * there by TCP later. So behind what it has not taken TCP would overtake. tx_lock held.
+ */
+static int relay_lags(struct conn *c)
+{
+	struct ism_slot *s = c->slot;
+	__u64 cons = __atomic_load_n(&ism_dmb_rx(c->own)->cons, __ATOMIC_ACQUIRE);
+	struct iovec v[2];
+
+	return rx_word(c) & ISM_RX_RELAY && atomic_load(&s->tx_state) == ISM_TX_RING &&
+	       ism_ring_tx_unread(&s->tx, c->peer, cons, v) > 0;
+}
+
+int io_wait_relay(struct conn *c, int fd, uint64_t until)
+{
+	struct pollfd p = { .fd = fd };
+
+	while (relay_lags(c)) {
+		if (ism_now_ns() >= until)
+			return -ETIMEDOUT;
+		conn_ring(c, ISM_WANT_DATA);
+		real.poll(&p, 1, 1); /* POLLERR and POLLHUP come unasked */
+		if (p.revents)
+			return -ECONNRESET;
+	}
+	return 0;
+}
+
 void io_tx_forever(struct conn *c, uint32_t reason)
 {
 	struct ism_slot *s = c->slot;
@@ -261,7 +290,7 @@ static void look_around(struct conn *c, int fd)
 	s->tcp_looked = now;
 	if (partner_died(c, fd))
 		io_tx_forever(c, ISM_R_PEER_GONE);
-	else if (ism_host()->word != ISM_WORD_ON)
+	else if (ism_host()->word != ISM_WORD_ON && !relay_lags(c))
 		io_tx_forever(c, ISM_R_DRAIN);
 	c->tick = 1;
 }
@@ -314,7 +343,7 @@ static int overflow(struct conn *c)
 
 	if (ism_lock_take(&s->tx_lock))
 		return 0;
-	if (atomic_load(&s->tx_state) == ISM_TX_RING && !have_space(c)) {
+	if (atomic_load(&s->tx_state) == ISM_TX_RING && !have_space(c) && !relay_lags(c)) {
 		s->tx.flags |= ISM_PROD_TCP;
 		ism_ring_tx_publish(&s->tx, c->peer);
 		atomic_store(&s->tx_state, ISM_TX_TCP);

@@ -242,6 +242,8 @@ void ism_spin_end(struct ism_spin *s, int hit)
 
 int conn_partner_cpu(const struct conn *c)
 {
+	if (c->slot->remote)
+		return -1;
 	return __atomic_load_n(&ism_dmb_tx(c->own)->cpu, __ATOMIC_RELAXED);
 }
 
@@ -340,6 +342,8 @@ static void choose_fence(struct conn *c)
 /* One at a time; whoever comes meanwhile has his own barrier, which is always right. */
 static void armed_data(struct conn *c)
 {
+	if (c->slot->remote)
+		return; /* both fence */
 	if (atomic_exchange(&c->slot->choosing, 1)) {
 		armed_anew = 1;
 		return;
@@ -364,7 +368,8 @@ void ism_sleep_fence(void)
 
 static void publish_fence(const struct conn *c)
 {
-	if (registered &&
+	/* no barrier of another kernel reaches us, whatever its partner claims */
+	if (registered && !c->slot->remote &&
 	    __atomic_load_n(&ism_dmb_rx(c->own)->how, __ATOMIC_RELAXED) & ISM_RX_BARRIER)
 		atomic_signal_fence(memory_order_seq_cst);
 	else
