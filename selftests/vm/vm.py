@@ -59,6 +59,21 @@ def plain(memory, size):
                         "-device", "ivshmem-plain,memdev=shared")}
 
 
+def cxl(memory, size, labels):
+    """
+    Arguments of a Guest with a CXL memory device; several share @memory, @labels is each one's own.
+    QEMU 7.2 knows persistent devices only, and Linux 6.12 wants interrupts of events, which that has not.
+    The kernel refuses regions where it sees a hypervisor, as it cannot flush caches there.
+    """
+    return {"machine": "q35,cxl=on,cxl-fmw.0.targets.0=cxl.1,cxl-fmw.0.size=1G",
+            "memory": "512M,maxmem=4G,slots=4", "cpu": CPU + ",-hypervisor", "append": "pci=nomsi",
+            "devices": ("-object", f"memory-backend-file,id=pool,share=on,mem-path={memory},size={size}",
+                        "-object", f"memory-backend-file,id=lsa,share=on,mem-path={labels},size=1M",
+                        "-device", "pxb-cxl,bus_nr=12,bus=pcie.0,id=cxl.1",
+                        "-device", "cxl-rp,port=0,bus=cxl.1,id=rp0,chassis=0,slot=2",
+                        "-device", "cxl-type3,bus=rp0,memdev=pool,lsa=lsa,id=mem0")}
+
+
 class Job:
     """A command in a guest."""
 
@@ -213,12 +228,22 @@ class Guest:
     def modprobe(self, *names):
         """Load modules of the guest's kernel; nothing to do in one that has everything built in."""
         if self.lab.modules:
-            self.ok(f"/sbin/modprobe -d {self.lab.modules} -a {' '.join(names)}")
+            # not by the host's configuration, which may run programs
+            self.ok(f"/sbin/modprobe -C /dev/null -d {self.lab.modules} -a {' '.join(names)}")
 
     def pci_device(self, vendor, device):
         """Address of the only such device."""
         return self.ok(f"cd /sys/bus/pci/devices; for d in *; do [ $(cat $d/vendor $d/device | tr -d '\n') "
                        f"= {vendor:#06x}{device:#06x} ] && echo $d; done; :").strip()
+
+    def cxl_dax(self):
+        """Make all of the CXL memory /dev/dax0.0. Its first 2 MiB are the kernel's."""
+        self.modprobe("cxl_acpi", "cxl_pci", "cxl_mem", "cxl_port", "cxl_pmem", "nd_pmem", "dax_pmem",
+                      "device_dax")
+        self.within("test -e /sys/bus/cxl/devices/mem0")
+        self.ok("cxl create-region -m -d decoder0.0 -t pmem mem0; "
+                "ndctl create-namespace -m devdax -M mem -f -r region0")
+        self.within("test -c /dev/dax0.0")
 
     def command(self, name, **args):
         """A QMP command."""
@@ -305,16 +330,18 @@ class Lab:
         """Start one, without waiting for it."""
         return Guest(self, name, **args)
 
-    def pair(self, first, second, **args):
-        """Two that are joined by a cable, 10.9.0.1 and 10.9.0.2; booted."""
+    def pair(self, first, second, each=({}, {}), **args):
+        """Two that are joined by a cable, 10.9.0.1 and 10.9.0.2; booted. @each: arguments of one."""
         path = f"{self.dir}/{first}-{second}.net"
-        a = self.guest(first, net=f"stream,server=on,addr.type=unix,addr.path={path}", **args)
+        a = self.guest(first, net=f"stream,server=on,addr.type=unix,addr.path={path}", **each[0],
+                       **args)
         end = time.monotonic() + 20
         while not os.path.exists(path):
             if a.process.poll() is not None or time.monotonic() > end:
                 raise GuestError(f"{first}: QEMU did not start\n{a.logs()}")
             time.sleep(0.05)
-        b = self.guest(second, net=f"stream,server=off,addr.type=unix,addr.path={path}", **args)
+        b = self.guest(second, net=f"stream,server=off,addr.type=unix,addr.path={path}", **each[1],
+                       **args)
         for n, g in enumerate((a, b)):
             g.boot()
             g.ok(f"ip addr add 10.9.0.{n + 1}/24 dev eth0; ip link set eth0 up")
