@@ -118,8 +118,10 @@ DEPS_TEST := libcriterion-dev libsodium-dev libclang-rt-14-dev iproute2 nftables
 	redis-server redis-tools iperf3 memcached libmemcached-tools postgresql postgresql-contrib haproxy openssh-server \
 	openssh-client nginx-light wrk python3 util-linux procps clang-format cppcheck shellcheck sockperf \
 	libpython3.11-testsuite openssl tcl perl dpkg-dev
+# check-vm; the guests' kernel is fetched by itself
+DEPS_VM := qemu-system-x86 busybox-static kmod xz-utils ndctl
 deps:
-	$(Q)missing=; for p in $(DEPS_BUILD) $(DEPS_TEST); do \
+	$(Q)missing=; for p in $(DEPS_BUILD) $(DEPS_TEST) $(DEPS_VM); do \
 		dpkg-query -W -f='$${db:Status-Status}' $$p 2>/dev/null | grep -q '^installed$$' || missing="$$missing $$p"; done; \
 	if [ -n "$$missing" ]; then echo "installing:$$missing"; \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
@@ -166,6 +168,7 @@ help:
 	@echo 'deps           install what a fresh Debian lacks (root)'
 	@echo 'quickstart     demo: redis and iperf3, plain and accelerated (root)'
 	@echo 'check          all tests (root): check-unit, -ring, -netns, -apps, -direct, -daemon, -rings'
+	@echo 'check-vm       tests in guests with another kernel (docs/vm.rst); not part of check'
 	@echo 'bench          side-by-side measurements into docs/ (root, minutes)'
 	@echo 'fuzz           libFuzzer targets, FUZZ_TIME=600 seconds each'
 	@echo 'soak           verified streams with random options, SOAK_STREAMS=100'
