@@ -8,7 +8,7 @@ Messages are 64-bit little-endian numbers, some with a descriptor: to a new peer
 number, -1 with the memory; then, to it for everyone and to everyone for it, the number with an eventfd,
 once for each vector; a number alone says that this peer has left. Prints one line for each of them.
 
-A number is used again as late as possible: QEMU (7.2 to 10.0 at least) uses freed memory when a peer
+A number is used again as late as possible: QEMU (seen with 7.2) uses freed memory when a peer
 comes back under the number of one that has left.
 """
 
