@@ -21,7 +21,8 @@
 
 /**
  * struct spec - one way to open fabrics of a provider
- * @spec: for peers that reach each other
+ * @spec: for peers that reach each other. '@' stands for a region of this test, '#' for another slot at
+ *        each peer()
  * @apart: for one that must not reach them: another label of the network; NULL when there is no such
  * @small: with max_dmbs as small as @small_dmbs; NULL when it cannot be chosen
  */
@@ -31,6 +32,9 @@ struct spec {
 	char small[64];
 	unsigned int small_dmbs;
 };
+
+/** spec_text() - a spec with what '@' and '#' stand for; valid until the next call */
+const char *spec_text(const char *spec);
 
 extern struct spec contract_specs[];
 extern const size_t contract_n_specs;
@@ -51,7 +55,7 @@ static inline struct ism_fabric *peer(const char *spec)
 	struct ism_err err = {};
 	struct ism_fabric *f;
 
-	cr_assert_eq(ism_fabric_open(spec, &f, &err), 0, "%s", err.text);
+	cr_assert_eq(ism_fabric_open(spec_text(spec), &f, &err), 0, "%s", err.text);
 	return f;
 }
 
@@ -76,13 +80,11 @@ static inline int has(const struct ism_fabric *f, __u32 cap)
 	return (f->info.caps & cap) != 0;
 }
 
-/* Does anything happen at the peer within @ms? */
-static inline int is_ready(struct ism_fabric *f, int ms)
-{
-	struct pollfd p = { .fd = ism_fabric_event_fd(f), .events = POLLIN };
+/** is_ready() - does anything happen at the peer within @ms, or a little more where bells are polled? */
+int is_ready(struct ism_fabric *f, int ms);
 
-	return poll(&p, 1, ms) == 1;
-}
+/** take_events() - ism_fabric_read_events(), after what is_ready() has seen */
+int take_events(struct ism_fabric *f, struct ism_event *ret, unsigned int n);
 
 /* The only event that is there. */
 static inline struct ism_event one_event(struct ism_fabric *f)
@@ -90,7 +92,7 @@ static inline struct ism_event one_event(struct ism_fabric *f)
 	struct ism_event e[2];
 
 	cr_assert(is_ready(f, 5000), "nothing happens");
-	cr_assert_eq(ism_fabric_read_events(f, e, 2), 1);
+	cr_assert_eq(take_events(f, e, 2), 1);
 	return e[0];
 }
 

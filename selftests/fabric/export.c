@@ -58,16 +58,16 @@ CONTRACT(exported_memory)
 	if (!a)
 		return;
 	cr_assert_eq(fstat(fds.write, &st), 0);
-	if ((size_t)st.st_size < map_len)
-		map_len = st.st_size;
+	if (st.st_size - fds.off < map_len)
+		map_len = st.st_size - fds.off;
 	cr_expect_geq(st.st_size, LEN);
-	w = mmap(NULL, map_len, PROT_READ | PROT_WRITE, MAP_SHARED, fds.write, 0);
-	r = mmap(NULL, map_len, PROT_READ, MAP_SHARED, fds.read, 0);
+	w = mmap(NULL, map_len, PROT_READ | PROT_WRITE, MAP_SHARED, fds.write, fds.off);
+	r = mmap(NULL, map_len, PROT_READ, MAP_SHARED, fds.read, fds.off);
 	cr_assert(w != MAP_FAILED && r != MAP_FAILED);
 	strcpy(w + LEN - 8, "written");
 	cr_expect_str_eq(r + LEN - 8, "written");
 	cr_expect_str_eq((char *)d->addr + LEN - 8, "written");
-	cr_expect_eq(mmap(NULL, map_len, PROT_READ | PROT_WRITE, MAP_SHARED, fds.read, 0),
+	cr_expect_eq(mmap(NULL, map_len, PROT_READ | PROT_WRITE, MAP_SHARED, fds.read, fds.off),
 		     MAP_FAILED, "the owner could write");
 	cr_expect_eq(mprotect(r, map_len, PROT_READ | PROT_WRITE), -1);
 	cr_expect_lt(write(fds.read, "x", 1), 0);
@@ -87,10 +87,12 @@ CONTRACT(exported_memory_is_sealed)
 	if (!a)
 		return;
 	cr_assert_eq(fstat(fds.write, &st), 0);
-	cr_expect_eq(ftruncate(fds.write, 0), -1);
-	cr_expect_eq(ftruncate(fds.write, 2 * st.st_size), -1);
-	cr_expect_eq(fcntl(fds.write, F_ADD_SEALS, F_SEAL_FUTURE_WRITE), -1);
-	cr_expect_eq(fcntl(fds.write, F_ADD_SEALS, F_SEAL_WRITE), -1);
+	if (!has(a, ISM_FABRIC_WHOLE)) { /* else it goes to users only who are trusted with it */
+		cr_expect_eq(ftruncate(fds.write, 0), -1);
+		cr_expect_eq(ftruncate(fds.write, 2 * st.st_size), -1);
+		cr_expect_eq(fcntl(fds.write, F_ADD_SEALS, F_SEAL_FUTURE_WRITE), -1);
+		cr_expect_eq(fcntl(fds.write, F_ADD_SEALS, F_SEAL_WRITE), -1);
+	}
 	cr_expect_eq(fcntl(fds.write, F_GETFD) & FD_CLOEXEC, FD_CLOEXEC);
 	cr_expect_eq(fcntl(fds.read, F_GETFD) & FD_CLOEXEC, FD_CLOEXEC);
 	cr_expect_eq(fcntl(fds.bell, F_GETFD) & FD_CLOEXEC, FD_CLOEXEC);
@@ -226,30 +228,30 @@ CONTRACT(adopt_takes_nothing_else)
 		goto out;
 	cr_assert(bell >= 0 && !pipe(pipes));
 	fd = open("/dev/null", O_RDWR);
-	refused(f, (struct ism_dmb_fds){ fd, -1, bell }, "a device");
-	refused(f, (struct ism_dmb_fds){ pipes[0], -1, bell }, "a pipe");
-	refused(f, (struct ism_dmb_fds){ -1, bell, bell }, "an eventfd as memory");
+	refused(f, (struct ism_dmb_fds){ fd, -1, bell, 0 }, "a device");
+	refused(f, (struct ism_dmb_fds){ pipes[0], -1, bell, 0 }, "a pipe");
+	refused(f, (struct ism_dmb_fds){ -1, bell, bell, 0 }, "an eventfd as memory");
 	close(fd);
 	fd = almost(len, F_SEAL_SHRINK, 0600);
-	refused(f, (struct ism_dmb_fds){ -1, fd, bell }, "it can grow, and be sealed more");
+	refused(f, (struct ism_dmb_fds){ -1, fd, bell, 0 }, "it can grow, and be sealed more");
 	close(fd);
 	fd = almost(len, seals | F_SEAL_FUTURE_WRITE, 0600);
-	refused(f, (struct ism_dmb_fds){ -1, fd, bell }, "it cannot be written");
+	refused(f, (struct ism_dmb_fds){ -1, fd, bell, 0 }, "it cannot be written");
 	close(fd);
 	fd = almost(len, seals, 0644);
-	refused(f, (struct ism_dmb_fds){ -1, fd, bell }, "others can open it");
+	refused(f, (struct ism_dmb_fds){ -1, fd, bell, 0 }, "others can open it");
 	close(fd);
 	fd = almost(len + 4096, seals, 0600);
-	refused(f, (struct ism_dmb_fds){ -1, fd, bell }, "too long");
+	refused(f, (struct ism_dmb_fds){ -1, fd, bell, 0 }, "too long");
 	close(fd);
 	fd = almost(len - 4096, seals, 0600);
-	refused(f, (struct ism_dmb_fds){ -1, fd, bell }, "too short");
+	refused(f, (struct ism_dmb_fds){ -1, fd, bell, 0 }, "too short");
 	close(fd);
 	fd = almost(len, seals, 0600);
-	refused(f, (struct ism_dmb_fds){ -1, fd, pipes[1] }, "a pipe as bell");
-	refused(f, (struct ism_dmb_fds){ -1, fd, fd }, "memory as bell");
+	refused(f, (struct ism_dmb_fds){ -1, fd, pipes[1], 0 }, "a pipe as bell");
+	refused(f, (struct ism_dmb_fds){ -1, fd, fd, 0 }, "memory as bell");
 	pipes[1] = almost(len, seals, 0600);
-	refused(f, (struct ism_dmb_fds){ fd, pipes[1], bell }, "two memories");
+	refused(f, (struct ism_dmb_fds){ fd, pipes[1], bell, 0 }, "two memories");
 	close(fd);
 out:
 	ism_fabric_close(f);
@@ -262,15 +264,15 @@ CONTRACT(adopt_knows_its_own)
 	struct ism_fabric *f = peer(spec->spec);
 	int bell = eventfd(0, EFD_CLOEXEC), fd;
 
-	if (!has(f, ISM_FABRIC_PERSISTS) || getuid())
+	if (!has(f, ISM_FABRIC_PERSISTS) || has(f, ISM_FABRIC_WHOLE) || getuid())
 		goto out;
 	fd = almost((LEN + 4095) / 4096 * 4096, seals, 0600);
 	cr_assert_eq(fchown(fd, 65534, 65534), 0);
-	refused(f, (struct ism_dmb_fds){ -1, fd, bell }, "of another user");
+	refused(f, (struct ism_dmb_fds){ -1, fd, bell, 0 }, "of another user");
 	cr_assert_eq(fchown(fd, 0, 0), 0);
 	{
 		struct ism_dmb_params p = exported(77, f);
-		struct ism_dmb_fds fds = { -1, fd, bell };
+		struct ism_dmb_fds fds = { -1, fd, bell, 0 };
 		struct ism_dmb *d;
 
 		cr_expect_eq(ism_fabric_adopt_dmb(f, &p, &fds, &d), 0, "and it was only that");

@@ -6,5 +6,7 @@
 #include <ismredir/fabric.h>
 
 extern const struct ism_fabric_ops ism_fabric_memfd;
+extern const struct ism_fabric_ops ism_fabric_shm;
+extern const struct ism_fabric_ops ism_fabric_cxl;
 
 #endif

@@ -9,6 +9,8 @@
 
 static const struct ism_fabric_ops *const providers[] = {
 	&ism_fabric_memfd,
+	&ism_fabric_shm,
+	&ism_fabric_cxl,
 	NULL,
 };
 

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* What the contract suite needs for fabrics that are regions: one for each test, and patience. */
+#include "contract.h"
+#include <stdio.h>
+#include <time.h>
+#include "region_format.h"
+
+#define REGION_FD    500 /* out of the way of tests that look which descriptors are free */
+#define REGION_SIZE  (256 << 20) /* sparse */
+#define REGION_SLOTS 8
+#define LINGER_MS    250 /* a peer without interrupts looks after mails that often, and more */
+
+/* ---------------------------------------------------------------- specs */
+
+static void make_region(void)
+{
+	int fd = memfd_create("region", MFD_CLOEXEC);
+	struct region_geometry g = { .peers = REGION_SLOTS, .dmbs = 160 };
+	struct region_mem m = { .len = REGION_SIZE, .is_coherent = 1 };
+	struct ism_err err = {};
+
+	cr_assert(fd >= 0 && !fchmod(fd, 0600) && !ftruncate(fd, REGION_SIZE));
+	m.base = mmap(NULL, m.len, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	cr_assert_neq((void *)m.base, MAP_FAILED);
+	cr_assert_eq(region_format(&m, &g, &err), 0, "%s", err.text);
+	munmap(m.base, m.len);
+	cr_assert_eq(fcntl(fd, F_DUPFD_CLOEXEC, REGION_FD), REGION_FD);
+	close(fd);
+}
+
+const char *spec_text(const char *spec)
+{
+	static char text[128];
+	static unsigned int slot;
+	int has_slot = 0;
+	size_t n = 0;
+
+	if (strchr(spec, '@') && fcntl(REGION_FD, F_GETFD) < 0)
+		make_region();
+	for (; *spec; spec++)
+		if (*spec == '@') {
+			n += sprintf(text + n, "/proc/self/fd/%d", REGION_FD);
+		} else if (*spec == '#') {
+			n += sprintf(text + n, "%u", slot);
+			has_slot = 1;
+		} else {
+			text[n++] = *spec;
+		}
+	text[n] = 0;
+	if (has_slot)
+		slot = (slot + 1) % REGION_SLOTS;
+	return text;
+}
+
+/* ---------------------------------------------------------------- events */
+
+static struct ism_event seen;
+static struct ism_fabric *seen_by;
+
+static int64_t now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000LL + t.tv_nsec / 1000000;
+}
+
+/* event_fd may be ready for what is only the fabric's: an event has to be there as well. */
+int is_ready(struct ism_fabric *f, int ms)
+{
+	int is_polling = has(f, ISM_FABRIC_BY_TOKEN), rc = 0;
+	int64_t until = now_ms() + (is_polling && ms < LINGER_MS ? LINGER_MS : ms);
+	struct pollfd p = { .fd = ism_fabric_event_fd(f), .events = POLLIN };
+
+	if (seen_by == f)
+		return 1;
+	cr_assert_null(seen_by, "two fabrics are looked at in turn");
+	do {
+		int64_t left = until - now_ms();
+
+		if (poll(&p, 1, left > 0 ? left : 0) != 1)
+			return 0;
+		if (!is_polling)
+			return 1;
+		rc = ism_fabric_read_events(f, &seen, 1);
+		cr_assert_geq(rc, 0);
+	} while (!rc);
+	seen_by = f;
+	return 1;
+}
+
+int take_events(struct ism_fabric *f, struct ism_event *ret, unsigned int n)
+{
+	int rc;
+
+	if (seen_by != f)
+		return ism_fabric_read_events(f, ret, n);
+	seen_by = NULL;
+	*ret = seen;
+	rc = n > 1 ? ism_fabric_read_events(f, ret + 1, n - 1) : 0;
+	return rc < 0 ? rc : rc + 1;
+}
