@@ -15,37 +15,11 @@ ISMREDIR=$B/ismredir
 # shellcheck source-path=SCRIPTDIR source=../apps/lib.sh
 . "$DAEMON/../apps/lib.sh"
 
+PART_LOGS=$B/daemon
 PATTERN=${1:-}
 FUZZ_SECONDS=${FUZZ_SECONDS:-5}
 RUN=ismd.$$
 TOP=
-
-# part NAME COMMAND... - a part of the tests that counts by itself
-part()
-{
-	local status log="$B/daemon/${1// /-}.log"
-
-	printf -- '--- %s\n' "$1"
-	"${@:2}" 2>&1 | tee "$log"
-	status=${PIPESTATUS[0]}
-	add_part "$1" "$status" "$log"
-}
-
-# criterion BINARY - all of its tests, each in a process of its own
-criterion()
-{
-	local tap=$1.tap status
-
-	rm -f "$tap"
-	timeout -k 10 600 "$1" --timeout 120 --tap="$tap" </dev/null
-	status=$?
-	[ -e "$tap" ] || exit "$status"
-	passed=$(grep '^ok ' "$tap" | grep -vci '# skip')
-	skipped=$(grep '^ok ' "$tap" | grep -ci '# skip')
-	failed=$(grep -c '^not ok ' "$tap")
-	[ "$status" -eq 0 ] || [ "$failed" -gt 0 ] || fail "$1 ended with status $status"
-	print_counts
-}
 
 # daemon BINARY - the tests against it
 daemon()

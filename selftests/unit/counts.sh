@@ -2,7 +2,7 @@
 # shellcheck shell=bash
 #
 # Counting: results of single checks, and sums of the lines "N passed, N failed[, N skipped]" with which
-# every part of the tests ends. To be sourced.
+# every part of the tests ends. To be sourced. PART_LOGS: where part() keeps what the parts say.
 
 passed=0 failed=0 skipped=0
 
@@ -55,4 +55,37 @@ print_counts()
 	[ "$skipped" -eq 0 ] || printf ', %d skipped' "$skipped"
 	printf '\n'
 	[ "$failed" -eq 0 ]
+}
+
+# part NAME COMMAND... - a part of the tests that counts by itself
+part()
+{
+	local status log="$PART_LOGS/${1// /-}.log"
+
+	printf -- '--- %s\n' "$1"
+	"${@:2}" 2>&1 | tee "$log"
+	status=${PIPESTATUS[0]}
+	add_part "$1" "$status" "$log"
+}
+
+# criterion BINARY [SANITIZER-LOGS] - all of its tests, each in a process of its own, and what a sanitizer
+# left in files whose names begin so: a leak alone fails no test
+criterion()
+{
+	local tap=$1.tap status
+
+	rm -f "$tap"
+	timeout -k 10 600 "$1" --timeout 120 --tap="$tap" </dev/null
+	status=$?
+	[ -e "$tap" ] || exit "$status"
+	passed=$(grep '^ok ' "$tap" | grep -vci '# skip')
+	skipped=$(grep '^ok ' "$tap" | grep -ci '# skip')
+	failed=$(grep -c '^not ok ' "$tap")
+	for log in ${2:+"$2".*}; do
+		[ -e "$log" ] || continue
+		head -n 40 "$log"
+		fail "the sanitizer found something, see $log"
+	done
+	[ "$status" -eq 0 ] || [ "$failed" -gt 0 ] || fail "$1 ended with status $status"
+	print_counts
 }
