@@ -200,6 +200,7 @@ struct tcp_sock {
 	__u32 write_seq;
 	__u32 rcv_nxt;
 	__u32 snd_una;
+	__u32 snd_nxt;
 	__u8 bpf_sock_ops_cb_flags;
 	__u8 repair : 1;
 	void *fastopen_req;

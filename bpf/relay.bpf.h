@@ -29,11 +29,26 @@ static __always_inline void ask_for_relay(struct verdict *v)
 		v->me->relay = ISM_RELAY_ASKED;
 }
 
+/*
+ * The remote relay keeps redirected bytes until the TCP bytes before them have been read. So those must
+ * all have been sent, for egress lets out what was there before the last redirect and no more; and there
+ * must be few, for they are what the relay then waits for.
+ */
+static __always_inline int relay_tcp_is_out(const struct verdict *v, const struct ism_relay *r)
+{
+	struct tcp_sock *tp = v->tp;
+	__u32 seq = v->me->last_seq;
+
+	if (KREAD(struct tcp_sock, tp, snd_nxt) != seq ||
+	    seq - KREAD(struct tcp_sock, tp, snd_una) > ISM_BLOCKING_UNREAD)
+		return 0;
+	return r->redirected == r->delivered || r->after == seq;
+}
+
 /* What nothing can be redirected against. Where bytes are in the relay, egress holds back what follows. */
 static __always_inline __u32 relay_refused(struct verdict *v, const struct ism_relay *r)
 {
 	const struct sock *sk = (const struct sock *)v->tp;
-	struct tcp_sock *tp = v->tp;
 
 	if (v->ctl->word != ISM_WORD_ON)
 		return v->ctl->word == ISM_WORD_DRAIN ? ISM_R_DRAIN : ISM_R_OFF;
@@ -45,8 +60,7 @@ static __always_inline __u32 relay_refused(struct verdict *v, const struct ism_r
 	if (KREAD(struct sock, sk, sk_shutdown) ||
 	    KREAD(struct sock, sk, __sk_common.skc_state) != BPF_TCP_ESTABLISHED)
 		return ISM_R_SHUTDOWN;
-	/* What TCP has in flight may be long in coming, or be held back. */
-	if (KREAD(struct tcp_sock, tp, write_seq) != KREAD(struct tcp_sock, tp, snd_una))
+	if (!relay_tcp_is_out(v, r))
 		return ISM_R_UNREAD_TCP;
 	if (ism_sends_oob()) {
 		ism_set(v->me, ISM_CONN_PINNED);

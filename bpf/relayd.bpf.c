@@ -82,10 +82,13 @@ static __always_inline struct ism_relay *slot_of(const struct ism_relay_sk *own)
 	return r && r->token == own->token && !own->dummy ? r : 0;
 }
 
-/* Payload or FIN, but no reset: what must come behind the bytes in the relay. */
-static __always_inline int is_stream(struct __sk_buff *skb)
+/*
+ * Payload or FIN, but no reset, and not what was there before the last redirect: must it come behind the
+ * bytes in the relay?
+ */
+static __always_inline int is_behind(struct __sk_buff *skb, const struct ism_relay *r)
 {
-	__u32 at, flags, ip_len;
+	__u32 at, flags, head, end;
 	__u8 ip[40] = {}, tcp[14] = {};
 
 	if (skb->protocol == bpf_htons(0x0800)) {
@@ -102,8 +105,12 @@ static __always_inline int is_stream(struct __sk_buff *skb)
 	flags = tcp[13];
 	if (flags & ISM_TCP_RST)
 		return 0;
-	ip_len = at + (tcp[12] >> 4) * 4;
-	return flags & ISM_TCP_FIN || skb->len > ip_len;
+	head = at + (tcp[12] >> 4) * 4;
+	if (!(flags & ISM_TCP_FIN) && skb->len <= head)
+		return 0;
+	end = (__u32)tcp[4] << 24 | tcp[5] << 16 | tcp[6] << 8 | tcp[7];
+	end += skb->len - head + !!(flags & ISM_TCP_FIN);
+	return (__s32)(end - r->after) > 0;
 }
 
 SEC("cgroup_skb/egress")
@@ -121,7 +128,7 @@ int ism_hold(struct __sk_buff *skb)
 		return 1;
 	r = slot_of(own);
 	if (!r || (r->redirected == r->delivered && r->state != ISM_RELAY_BROKEN) ||
-	    !is_stream(skb))
+	    !is_behind(skb, r))
 		return 1;
 	__sync_fetch_and_add(&r->held, 1);
 	return 0;

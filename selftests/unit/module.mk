@@ -14,6 +14,9 @@ SAN_CFLAGS = $(OWN_CFLAGS) -U_FORTIFY_SOURCE -Wno-unknown-pragmas $(SAN)
 SAN_LIB := $(LIB_SRC:%.c=$(B)/unit-asan/%.o)
 SAN_CLI := $(CLI_SRC:%.c=$(B)/unit-asan/%.o)
 SAN_UNIT := $(UNIT_SRC:%.c=$(B)/unit-asan/%.o)
+# The parts of ismredird that are tested here.
+UNIT_RELAY := $(addprefix user/daemon/,relay_ring.o relay_end.o)
+SAN_RELAY := $(addprefix $(B)/unit-asan/,$(UNIT_RELAY))
 
 FUZZ_BIN := $(patsubst $(UNIT_DIR)/%.c,$(B)/unit/%,$(wildcard $(UNIT_DIR)/fuzz_*.c))
 FUZZ_SRC := $(addprefix user/lib/,policy.c cgroup.c reasons.c err.c ring.c)
@@ -31,13 +34,13 @@ fuzz: $(FUZZ_BIN)
 $(UNIT_OBJ): $(B)/unit/%.o: $(UNIT_DIR)/%.c
 	$(call say,CC,$@)mkdir -p $(@D) && $(CC) $(CPPFLAGS) $(UNIT_CFLAGS) -MMD -MP -c -o $@ $<
 
-$(B)/unit/unit: $(UNIT_OBJ) $(B)/user/cli/output.o $(B)/libismredir.a
+$(B)/unit/unit: $(UNIT_OBJ) $(B)/user/cli/output.o $(addprefix $(B)/,$(UNIT_RELAY)) $(B)/libismfabric.a $(B)/libismredir.a
 	$(call say,LINK,$@)$(CC) -pie $(CFLAGS) $(LDFLAGS) -o $@ $^ $(UNIT_LIBS) $(LDLIBS_ALL)
 
-$(SAN_LIB) $(SAN_CLI) $(SAN_UNIT): $(B)/unit-asan/%.o: %.c | $(SKELS)
+$(SAN_LIB) $(SAN_CLI) $(SAN_UNIT) $(SAN_RELAY): $(B)/unit-asan/%.o: %.c | $(SKELS)
 	$(call say,CC,$@)mkdir -p $(@D) && $(CC) $(CPPFLAGS) $(SAN_CFLAGS) -MMD -MP -c -o $@ $<
 
-$(B)/unit-asan/unit: $(SAN_UNIT) $(SAN_LIB) $(B)/unit-asan/user/cli/output.o
+$(B)/unit-asan/unit: $(SAN_UNIT) $(SAN_LIB) $(B)/unit-asan/user/cli/output.o $(SAN_RELAY) $(B)/libismfabric.a
 	$(call say,LINK,$@)$(CC) -pie $(SAN) $(LDFLAGS) -o $@ $^ $(UNIT_LIBS) $(LDLIBS_ALL)
 
 $(B)/unit-asan/ismredir: $(SAN_CLI) $(SAN_LIB)
@@ -52,4 +55,4 @@ $(FUZZ_BIN): $(B)/unit/fuzz_%: $(UNIT_DIR)/fuzz_%.c $(FUZZ_SRC) $(wildcard inclu
 			$(FUZZ_FLAGS) -o $@ $< $(FUZZ_SRC) -linih; \
 	else echo '  no libFuzzer for $(CLANG): $(@F) is left out'; fi
 
--include $(UNIT_OBJ:.o=.d) $(SAN_LIB:.o=.d) $(SAN_CLI:.o=.d) $(SAN_UNIT:.o=.d)
+-include $(UNIT_OBJ:.o=.d) $(SAN_LIB:.o=.d) $(SAN_CLI:.o=.d) $(SAN_UNIT:.o=.d) $(SAN_RELAY:.o=.d)

@@ -136,6 +136,33 @@ static int open_parts(struct daemon *d, struct ism_err *err)
 	return rc ? rc : host_open(&d->host, d->instance);
 }
 
+static void on_relay_event(void *arg, struct ism_fabric *f, const struct ism_event *e)
+{
+	struct daemon *d = arg;
+
+	for (unsigned int i = 0; i < d->n_remotes; i++)
+		if (d->remotes[i]->fabric == f)
+			remote_event(d->remotes[i], e);
+}
+
+static int open_relay(struct daemon *d, struct ism_err *err)
+{
+	struct relay_config cfg = { .ring_size = d->opt.ring_size,
+				    .spin_ns = d->host.page->wake_ns,
+				    .n_fabrics = d->n_remotes,
+				    .on_event = on_relay_event,
+				    .arg = d };
+
+	for (unsigned int i = 0; i < d->n_remotes; i++) {
+		cfg.fabrics[i] = d->remotes[i]->fabric;
+		cfg.tags[i] = d->remotes[i]->tag;
+	}
+	if (!d->n_remotes)
+		return ism_err_set(err, -EINVAL,
+				   "--relay: needs a fabric that reaches other kernels");
+	return relay_new(&d->relay, &cfg, err);
+}
+
 int daemon_init(struct daemon *d, const struct options *opt, struct ism_err *err)
 {
 	int rc;
@@ -144,9 +171,12 @@ int daemon_init(struct daemon *d, const struct options *opt, struct ism_err *err
 	d->opt = *opt;
 	d->host.fd = -1;
 	d->verify = verify_socket;
+	d->relays = opt->relay;
 	rc = open_parts(d, err);
 	if (!rc)
 		rc = open_sources(d);
+	if (!rc && d->relays)
+		rc = open_relay(d, err);
 	if (rc)
 		return ism_err_set(err, rc, "%s", strerror(-rc));
 	d->pairs.fabric = d->fabric;
@@ -158,6 +188,7 @@ int daemon_init(struct daemon *d, const struct options *opt, struct ism_err *err
 
 void daemon_free(struct daemon *d)
 {
+	relay_free(d->relay);
 	clients_free(d);
 	pairs_clear(&d->pairs);
 	remotes_close(d);

@@ -9,6 +9,7 @@
 #include "closer.h"
 #include "host.h"
 #include "pairs.h"
+#include "relay.h"
 #include "remote.h"
 #include "verify.h"
 
@@ -30,14 +31,15 @@ struct options {
 	__u64 ring_size;
 	unsigned int pool;
 	unsigned int max_clients;
+	int relay;
 };
 
 /**
  * struct daemon - everything
  * @fabric: the loopback fabric; @remotes, @n_remotes: those that reach other kernels
  * @verify: verify_socket(), but in fuzzers
- * @relays: this daemon moves bytes of programs without rings
- * @on_fabric_event: who wants the events of @remotes that concern no pair; NULL: nobody
+ * @relays: this daemon moves bytes of programs without rings, by @relay; @pairs, @remotes and their fabrics
+ *          are then used under its lock
  * @instance: another one for each start
  * @started_us: CLOCK_MONOTONIC
  * @clients, @n_clients: connected now
@@ -58,7 +60,7 @@ struct daemon {
 	struct host host;
 	int (*verify)(int sock, __u64 token, int is_new, struct verdict *ret);
 	int relays;
-	void (*on_fabric_event)(struct daemon *d, struct remote *r, const struct ism_event *e);
+	struct relay *relay;
 	__u64 instance;
 	__u64 started_us;
 	struct client *clients;

@@ -33,6 +33,7 @@ enum {
 	OPT_RING_SIZE,
 	OPT_POOL,
 	OPT_MAX_CLIENTS,
+	OPT_RELAY,
 	OPT_FOREGROUND,
 };
 
@@ -46,6 +47,7 @@ static const struct option long_options[] = {
 	{ "ring-size", required_argument, NULL, OPT_RING_SIZE },
 	{ "pool", required_argument, NULL, OPT_POOL },
 	{ "max-clients", required_argument, NULL, OPT_MAX_CLIENTS },
+	{ "relay", no_argument, NULL, OPT_RELAY },
 	{ "foreground", no_argument, NULL, OPT_FOREGROUND },
 	{ "help", no_argument, NULL, 'h' },
 	{ "version", no_argument, NULL, 'V' },
@@ -61,6 +63,8 @@ static void print_help(void)
 	       "  --socket-group GROUP group of the socket\n"
 	       "  --fabric SPEC        memory for the rings (memfd:); one that reaches other\n"
 	       "                       kernels is used beside it, and may be repeated\n"
+	       "  --relay              move bytes of programs that cannot use rings, too, where the\n"
+	       "                       partner is of another kernel\n"
 	       "  --ring-size SIZE     of each direction, a power of two, 64k to 64M (1M)\n"
 	       "  --limit-total SIZE   memory of all rings (a quarter of the host's)\n"
 	       "  --limit-uid SIZE     the same for one user (half of --limit-total)\n"
@@ -137,6 +141,9 @@ static int set_option(struct options *o, int opt, const char *arg)
 		return parse_number(arg, 8, 0, 0777, &o->mode);
 	case OPT_GROUP:
 		return parse_group(arg, &o->group);
+	case OPT_RELAY:
+		o->relay = 1;
+		return 0;
 	case OPT_FABRIC:
 		if (o->n_fabrics == MAX_FABRICS)
 			return -E2BIG;
@@ -223,16 +230,22 @@ static void raise_nofile(void)
 
 /*
  * What is left is CAP_BPF, for reading maps where kernel.unprivileged_bpf_disabled forbids it to others.
- * The pins are for root only, so the user stays root.
+ * A relay also makes sockets in TCP_REPAIR, and loads programs, which look up a kernel symbol, when a load
+ * comes. The pins are for root only, so the user stays root.
  */
-static void drop_privileges(void)
+static void drop_privileges(int relay)
 {
-	int may_bpf = capng_have_capability(CAPNG_PERMITTED, CAP_BPF);
+	static const int keep[] = { CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN, CAP_SYSLOG };
+	const int n = relay ? sizeof(keep) / sizeof(keep[0]) : 1;
+	int may[sizeof(keep) / sizeof(keep[0])];
 	int may_bound = capng_have_capability(CAPNG_EFFECTIVE, CAP_SETPCAP);
 
+	for (int i = 0; i < n; i++)
+		may[i] = capng_have_capability(CAPNG_PERMITTED, keep[i]);
 	capng_clear(CAPNG_SELECT_BOTH);
-	if (may_bpf)
-		capng_updatev(CAPNG_ADD, CAPNG_EFFECTIVE | CAPNG_PERMITTED, CAP_BPF, -1);
+	for (int i = 0; i < n; i++)
+		if (may[i])
+			capng_update(CAPNG_ADD, CAPNG_EFFECTIVE | CAPNG_PERMITTED, keep[i]);
 	if (capng_apply(may_bound ? CAPNG_SELECT_BOTH : CAPNG_SELECT_CAPS))
 		log_line(LOG_WARNING, "capabilities cannot be dropped");
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
@@ -271,6 +284,24 @@ static const char *fabric_names(const struct daemon *d, char *buf, size_t len)
 	return buf;
 }
 
+/* sd_event_loop(), but that the relay may work while this thread sleeps. */
+static int event_loop(struct daemon *d)
+{
+	int rc = 0;
+
+	while (rc >= 0 && sd_event_get_state(d->event) != SD_EVENT_FINISHED) {
+		rc = sd_event_prepare(d->event);
+		if (!rc)
+			rc = sd_event_wait(d->event, UINT64_MAX);
+		if (rc <= 0)
+			continue;
+		relay_lock(d->relay);
+		rc = sd_event_dispatch(d->event);
+		relay_unlock(d->relay);
+	}
+	return rc;
+}
+
 static int serve(struct daemon *d)
 {
 	char names[MAX_FABRICS * sizeof(d->fabric->info.spec)];
@@ -285,7 +316,9 @@ static int serve(struct daemon *d)
 		(unsigned long long)o->ring_size >> 10, (unsigned long long)o->limit_total >> 20,
 		(unsigned long long)o->limit_uid >> 20, d->host.page->wake_ns);
 	sd_notify(0, "READY=1");
-	rc = sd_event_loop(d->event);
+	rc = d->relay ? relay_start(d->relay) : 0;
+	if (!rc)
+		rc = event_loop(d);
 	sd_notify(0, "STOPPING=1");
 	if (rc < 0) {
 		log_line(LOG_ERR, "event loop: %s", strerror(-rc));
@@ -311,7 +344,7 @@ static int run(const struct options *o)
 			rc = add_signals(&d);
 		if (rc < 0)
 			ism_err_set(&err, rc, "%s", strerror(-rc));
-		drop_privileges();
+		drop_privileges(d.relays);
 		if (rc >= 0)
 			status = serve(&d);
 		server_close(&s);

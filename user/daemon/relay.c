@@ -592,10 +592,10 @@ static void tick_end(struct relay *r, struct relay_end *e)
 	activate(r, e);
 }
 
-static void tick(struct relay *r)
+static int tick(struct relay *r)
 {
 	if (r->now < r->tick_ns)
-		return;
+		return 0;
 	r->tick_ns = r->now + TICK_NS;
 	r->drain = r->stop || (r->loaded && relay_maps_word(&r->maps) != ISM_WORD_ON);
 	check_load(r);
@@ -608,6 +608,7 @@ static void tick(struct relay *r)
 	r->st.waiting = 0;
 	for (struct relay_end *e = r->all; e; e = e->next_all)
 		r->st.waiting += e->state == END_WAITING;
+	return r->active != NULL;
 }
 
 /* Ends whose readers change something without anybody sending. */
@@ -727,8 +728,7 @@ static void loop(struct relay *r)
 		did |= work_all(r);
 		if (io_uring_sq_ready(&r->uring))
 			io_uring_submit(&r->uring);
-		tick(r);
-		did |= look(r);
+		did |= tick(r) | look(r);
 		let_others(r);
 		if (did) {
 			if (spinning && r->misses)

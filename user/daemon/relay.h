@@ -10,6 +10,7 @@
 #define ISM_DAEMON_RELAY_H
 
 #include <ismredir/fabric.h>
+#include <ismredir/maps.h>
 #include "err.h"
 
 struct relay;
@@ -22,8 +23,8 @@ struct relay;
  * @on_event: an event that is not the relay's; called by the thread, under the lock. May be NULL
  */
 struct relay_config {
-	struct ism_fabric *const *fabrics;
-	const __u32 *tags;
+	struct ism_fabric *fabrics[ISM_MAX_FABRICS];
+	__u32 tags[ISM_MAX_FABRICS];
 	unsigned int n_fabrics;
 	__u32 ring_size;
 	__u32 spin_ns;

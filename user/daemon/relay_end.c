@@ -115,7 +115,7 @@ static int publish(struct relay_end *e)
 }
 
 /* Redirect into the dummy, or not any more? */
-static void gate(struct relay_end *e, __u64 w)
+static void gate(struct relay_end *e, __u64 w, __u64 now)
 {
 	const __u64 go = ISM_RX_HERE | ISM_RX_READY;
 	int open = e->state == END_OPEN && (w & go) == go && !(w & (ISM_RX_FROZEN | ISM_RX_CLOSED));
@@ -128,6 +128,7 @@ static void gate(struct relay_end *e, __u64 w)
 		put32(&e->s->state, ISM_RELAY_OPEN);
 	} else if (!open && was == ISM_RELAY_OPEN) {
 		put32(&e->s->state, ISM_RELAY_CLOSED);
+		e->gate_ns = now;
 	}
 }
 
@@ -287,7 +288,7 @@ static void tell(struct relay_end *e, __u64 w)
 /* Nothing that this end took from its application is on its way any more, and nothing will be. */
 static int out_is_done(struct relay_end *e, __u64 now)
 {
-	if (now - e->closing_ns < GRACE_NS || e->pending ||
+	if (now - e->gate_ns < GRACE_NS || e->pending ||
 	    get64(&e->s->redirected) != get64(&e->s->delivered))
 		return 0;
 	return !relay_ring_flags(&e->ring, ISM_PROD_TCP, 0);
@@ -359,13 +360,15 @@ int relay_end_step(struct relay_end *e, __u64 now)
 		return changed;
 	changed |= note_delivered(e);
 	w = relay_ring_partner(&e->ring) | (e->peer_gone ? ISM_RX_CLOSED : 0);
-	gate(e, w);
+	gate(e, w, now);
 	if (e->state == END_OPEN && app_is_gone(e))
 		relay_end_drain(e, now);
 	if (w & ISM_RX_CLOSED)
 		partner_closed(e, now);
 	else if (e->state == END_DRAINING)
 		step_draining(e, w, now);
+	else if (get32(&e->s->state) == ISM_RELAY_CLOSED && !partner_is_direct(e))
+		out_is_done(e, now); /* the partner drains, and waits to hear of it */
 	if (e->state == END_OPEN || e->state == END_DRAINING)
 		tell(e, w);
 	if (changed)

@@ -38,6 +38,7 @@ enum relay_end_state {
  * @kick: what was held may go now
  * @look: its slot is to be brought up to date, for what changes by itself
  * @frozen: the ring is not read any more: a direct partner takes back what is in it
+ * @gate_ns: since when nothing more is redirected into the dummy
  * @peer_gone: the fabric does not know the partner's DMB any more
  * @reset, @reset_ns: how often a reset was asked for, and when
  * @was_used: @used_ns changed since its counters were shown
@@ -69,6 +70,7 @@ struct relay_end {
 	int kick;
 	int look;
 	int frozen;
+	__u64 gate_ns;
 	int peer_gone;
 	int reset;
 	int was_used;

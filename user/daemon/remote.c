@@ -92,12 +92,10 @@ static void announce(struct daemon *d)
 
 /* ---------------------------------------------------------------- events */
 
-static void on_event(struct remote *r, const struct ism_event *e)
+void remote_event(struct remote *r, const struct ism_event *e)
 {
-	if (e->type == ISM_EVENT_DMB && far_arrived(&r->d->pairs, r, e->token, e->info))
-		return;
-	if (r->d->on_fabric_event)
-		r->d->on_fabric_event(r->d, r, e);
+	if (e->type == ISM_EVENT_DMB)
+		far_arrived(&r->d->pairs, r, e->token, e->info);
 }
 
 static int on_io(sd_event_source *s, int fd, uint32_t revents, void *arg)
@@ -113,7 +111,7 @@ static int on_io(sd_event_source *s, int fd, uint32_t revents, void *arg)
 		log_client(LOG_WARNING, "events of fabric %s: %s", r->fabric->info.spec,
 			   strerror(-n));
 	for (int i = 0; i < n; i++)
-		on_event(r, &events[i]);
+		remote_event(r, &events[i]);
 	return 0;
 }
 
@@ -199,7 +197,8 @@ static int open_sources(struct daemon *d, struct remote *r)
 		return fd;
 	if (!d->sweep)
 		rc = sd_event_add_time(d->event, &d->sweep, CLOCK_MONOTONIC, 0, 0, on_sweep, d);
-	if (rc >= 0)
+	/* A relay is who reads them first. */
+	if (rc >= 0 && !d->relays)
 		rc = sd_event_add_io(d->event, &r->io, fd, EPOLLIN, on_io, r);
 	return rc < 0 ? rc : 0;
 }

@@ -44,6 +44,9 @@ void remotes_tick(struct daemon *d);
 /** remotes_sweep_soon() - a pair waits for its connection to end */
 void remotes_sweep_soon(struct daemon *d);
 
+/** remote_event() - an event of its fabric that is not the relay's */
+void remote_event(struct remote *r, const struct ism_event *e);
+
 /** remote_by_tag() - NULL when there is none */
 struct remote *remote_by_tag(struct daemon *d, __u32 tag);
 
