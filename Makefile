@@ -76,8 +76,8 @@ all: $(B)/ismredir $(B)/ismredird $(SHIM)
 
 include $(wildcard selftests/*/module.mk docs/module.mk)
 
-$(B)/ismredir: $(CLI_OBJ) $(B)/libismredir.a
-	$(call say,LINK,$@)$(CC) -pie $(CFLAGS) $(LDFLAGS) -o $@ $(CLI_OBJ) $(B)/libismredir.a $(LDLIBS_ALL)
+$(B)/ismredir: $(CLI_OBJ) $(B)/libismfabric.a $(B)/libismredir.a
+	$(call say,LINK,$@)$(CC) -pie $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS_ALL)
 
 $(B)/libismredir.a: $(LIB_OBJ)
 	$(call say,AR,$@)rm -f $@ && $(AR) rcs $@ $^

@@ -102,7 +102,7 @@ bad()
 
 # ---------------------------------------------------------------- commands
 
-COMMANDS=(check load unload run status conns dmbs fabrics peers policy explain version help)
+COMMANDS=(check load unload run status conns dmbs fabric fabrics peers policy explain version help)
 
 test_help()
 {
@@ -141,11 +141,12 @@ test_prefixes()
 	for p in h he; do
 		good "$p" "$p"
 	done
-	for p in ch co l u s r d f pe po; do
+	for p in ch co l u s r d pe po; do
 		good "help $p" help "$p"
 	done
 	bad 2 'ambiguous: check or conns' c
 	bad 2 'ambiguous: peers or policy' p
+	bad 2 'ambiguous: fabric or fabrics' f
 	bad 2 'ambiguous' ''
 	bad 2 'unknown command "x"' x
 	bad 2 'unknown command "statusx"' statusx
@@ -581,6 +582,58 @@ test_daemon()
 	rm -f "$ISMREDIR_SOCK"
 }
 
+# ---------------------------------------------------------------- fabric
+
+test_fabric_arguments()
+{
+	bad 2 'expected format, show or fsck' fabric
+	bad 2 'expected format, show or fsck' fabric make
+	for c in format show fsck; do
+		bad 2 "fabric $c: expected one fabric" fabric "$c"
+		bad 2 "fabric $c: expected one fabric" fabric "$c" shm:a shm:b
+		bad 1 'expected shm:PATH or cxl:PATH' fabric "$c" memfd:
+		bad 1 '/no/such: No such file' fabric "$c" shm:/no/such
+		bad 1 'expected a path' fabric "$c" shm:
+	done
+	bad 2 '--size: expected' fabric format shm:/no/such --size 1
+	bad 2 '--size: expected' fabric format shm:/no/such --size 1X
+	bad 2 '--peers: expected 1 to 64' fabric format shm:/no/such --peers 65
+	bad 2 '--dmbs: expected' fabric format shm:/no/such --dmbs 0
+	bad 2 '--unit: expected' fabric format shm:/no/such --unit 100
+	bad 2 'needs a value' fabric format shm:/no/such --unit
+	bad 2 'unknown option' fabric format shm:/no/such --what
+	bad 2 '--evict: expected the number' fabric fsck shm:/no/such --evict x
+}
+
+test_fabric()
+{
+	local r=$TMP/asan/region
+
+	good "fabric format" fabric format "shm:$r" --size 2M --peers 3 --dmbs 16
+	is "fabric format: says what it is" grep -q 'of 2.0M: 3 peers with .* for 16 DMBs each' "$TMP/out"
+	bad 1 'is a region already' fabric format "shm:$r"
+	good "fabric show" fabric show "shm:$r"
+	is "fabric show: nobody" grep -qx 'no peers' "$TMP/out"
+	good_json '.max_peers == 3 and .max_dmbs == 16 and .size == 2097152 and .peers == []' \
+		fabric show "cxl:$r"
+	good "fabric fsck" fabric fsck "shm:$r"
+	is "fabric fsck: all is well" grep -qx '0 problems' "$TMP/out"
+	good_json '.problems == []' fabric fsck "shm:$r" --repair
+	bad 1 'nobody is peer 2' fabric fsck "shm:$r" --evict 2
+	bad 1 'there is no peer 3' fabric fsck "shm:$r" --evict 3
+	good_json '.peers == 8' fabric format "shm:$r" --force --dmbs 4
+	bad 1 'bytes are too few' fabric format "shm:$r" --force --peers 64 --dmbs 512
+	bad 1 'expected 1 to 64 peers' fabric format "shm:$r" --force --unit 12288
+	chmod o+w "$r"
+	bad 1 'everybody may write to it' fabric show "shm:$r"
+	chmod o-w "$r"
+	head -c 4096 /dev/zero >"$r"
+	bad 1 'not formatted' fabric show "shm:$r"
+	: >"$r"
+	bad 1 'it has no memory' fabric show "shm:$r"
+	rm -f "$r"
+}
+
 # ---------------------------------------------------------------- nothing is loaded
 
 test_not_loaded()
@@ -637,6 +690,8 @@ test_global_options
 test_version
 test_explain
 test_no_arguments_taken
+test_fabric_arguments
+test_fabric
 test_conns_arguments
 test_unload_arguments
 test_full_output

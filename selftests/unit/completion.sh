@@ -35,7 +35,10 @@ load=$("$BIN" help load | grep -o -e '--[a-z-]*' | cat - <(echo --default) | sor
 
 same "all commands" "$commands" "$(offered '' | tr ' ' '\n' | grep -v '^-' | xargs)"
 for c in $commands; do
-	same "$c" "$c" "$(offered "$c")"
+	case $c in # the beginning of another, too
+	fabric) same "$c" "fabric fabrics" "$(offered "$c")" ;;
+	*) same "$c" "$c" "$(offered "$c")" ;;
+	esac
 done
 same "-j, then a command" "$commands" "$(offered -j '' | tr ' ' '\n' | grep -v '^-' | xargs)"
 same "explain" "$reasons" "$(offered explain '')"
@@ -46,6 +49,10 @@ same "run" "--after --quiet" "$(offered run '-')"
 same "run, a program" "1" "$(offered run 'ls' | tr ' ' '\n' | grep -cx ls)"
 same "run, its arguments are its own" "" "$(offered run ls --)"
 same "dmbs" "" "$(offered dmbs '')"
+same "fabric" "format fsck show" "$(offered fabric '')"
+same "fabric format" "--dmbs --force --peers --size --unit" "$(offered fabric format '')"
+same "fabric fsck" "--evict --repair" "$(offered fabric fsck shm:x '')"
+same "fabric show" "" "$(offered fabric show '')"
 same "fabrics" "" "$(offered fabrics '')"
 same "unload" "--timeout" "$(offered unload '')"
 same "conns" "-l comm netns plane port state" "$(offered conns '')"

@@ -13,6 +13,7 @@ SAN := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-fr
 SAN_CFLAGS = $(OWN_CFLAGS) -U_FORTIFY_SOURCE -Wno-unknown-pragmas $(SAN)
 SAN_LIB := $(LIB_SRC:%.c=$(B)/unit-asan/%.o)
 SAN_CLI := $(CLI_SRC:%.c=$(B)/unit-asan/%.o)
+SAN_FABRIC := $(FABRIC_SRC:%.c=$(B)/unit-asan/%.o)
 SAN_UNIT := $(UNIT_SRC:%.c=$(B)/unit-asan/%.o)
 # The parts of ismredird that are tested here.
 UNIT_RELAY := $(addprefix user/daemon/,relay_ring.o relay_end.o)
@@ -37,13 +38,13 @@ $(UNIT_OBJ): $(B)/unit/%.o: $(UNIT_DIR)/%.c
 $(B)/unit/unit: $(UNIT_OBJ) $(B)/user/cli/output.o $(addprefix $(B)/,$(UNIT_RELAY)) $(B)/libismfabric.a $(B)/libismredir.a
 	$(call say,LINK,$@)$(CC) -pie $(CFLAGS) $(LDFLAGS) -o $@ $^ $(UNIT_LIBS) $(LDLIBS_ALL)
 
-$(SAN_LIB) $(SAN_CLI) $(SAN_UNIT) $(SAN_RELAY): $(B)/unit-asan/%.o: %.c | $(SKELS)
+$(SAN_LIB) $(SAN_CLI) $(SAN_FABRIC) $(SAN_UNIT) $(SAN_RELAY): $(B)/unit-asan/%.o: %.c | $(SKELS)
 	$(call say,CC,$@)mkdir -p $(@D) && $(CC) $(CPPFLAGS) $(SAN_CFLAGS) -MMD -MP -c -o $@ $<
 
 $(B)/unit-asan/unit: $(SAN_UNIT) $(SAN_LIB) $(B)/unit-asan/user/cli/output.o $(SAN_RELAY) $(B)/libismfabric.a
 	$(call say,LINK,$@)$(CC) -pie $(SAN) $(LDFLAGS) -o $@ $^ $(UNIT_LIBS) $(LDLIBS_ALL)
 
-$(B)/unit-asan/ismredir: $(SAN_CLI) $(SAN_LIB)
+$(B)/unit-asan/ismredir: $(SAN_CLI) $(SAN_FABRIC) $(SAN_LIB)
 	$(call say,LINK,$@)$(CC) -pie $(SAN) $(LDFLAGS) -o $@ $^ $(LDLIBS_ALL)
 
 # Without the fuzzer's run-time library there is no binary, and fuzz.sh says so.
@@ -55,4 +56,4 @@ $(FUZZ_BIN): $(B)/unit/fuzz_%: $(UNIT_DIR)/fuzz_%.c $(FUZZ_SRC) $(wildcard inclu
 			$(FUZZ_FLAGS) -o $@ $< $(FUZZ_SRC) -linih; \
 	else echo '  no libFuzzer for $(CLANG): $(@F) is left out'; fi
 
--include $(UNIT_OBJ:.o=.d) $(SAN_LIB:.o=.d) $(SAN_CLI:.o=.d) $(SAN_UNIT:.o=.d) $(SAN_RELAY:.o=.d)
+-include $(UNIT_OBJ:.o=.d) $(SAN_LIB:.o=.d) $(SAN_CLI:.o=.d) $(SAN_FABRIC:.o=.d) $(SAN_UNIT:.o=.d) $(SAN_RELAY:.o=.d)

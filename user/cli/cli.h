@@ -43,6 +43,7 @@ int cmd_check(struct cli *c, int argc, char **argv);
 int cmd_conns(struct cli *c, int argc, char **argv);
 int cmd_dmbs(struct cli *c, int argc, char **argv);
 int cmd_explain(struct cli *c, int argc, char **argv);
+int cmd_fabric(struct cli *c, int argc, char **argv);
 int cmd_fabrics(struct cli *c, int argc, char **argv);
 int cmd_load(struct cli *c, int argc, char **argv);
 int cmd_peers(struct cli *c, int argc, char **argv);
@@ -67,6 +68,8 @@ int cli_no_args(const struct cli *c, int argc, char **argv);
 void put_u64(struct json_object *o, const char *key, unsigned long long v);
 void put_str(struct json_object *o, const char *key, const char *v);
 void put_bool(struct json_object *o, const char *key, int v);
+/** put_hex() - a token, as text of 16 digits */
+void put_hex(struct json_object *o, const char *key, unsigned long long v);
 void put_tag(struct json_object *o, const char *key, unsigned int tag); /* of a fabric */
 
 /** cli_table() - an empty table with the given column names; ended by NULL; '>' aligns right */
@@ -79,6 +82,9 @@ void cli_cell(struct libscols_line *l, int column, const char *fmt, ...)
 
 /** cli_table_done() - print and release; @empty is printed when there is no row */
 void cli_table_done(struct libscols_table *t, const char *empty);
+
+/** cli_uuid() - 16 bytes in the usual form of 8-4-4-4-12; returns @buf, which has 37 bytes */
+const char *cli_uuid(char *buf, size_t len, const unsigned char *id);
 
 /** cli_bytes() - "1.5M"; returns @buf */
 const char *cli_bytes(char *buf, size_t len, unsigned long long n);

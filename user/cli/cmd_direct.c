@@ -14,25 +14,6 @@ struct sink {
 	struct libscols_table *table;
 };
 
-static void put_hex(struct json_object *o, const char *key, unsigned long long v)
-{
-	char buf[20];
-
-	snprintf(buf, sizeof(buf), "%016llx", v);
-	put_str(o, key, buf);
-}
-
-/* A GID or UUID in the usual 8-4-4-4-12 form. */
-static const char *uuid(const __u8 *id, char *buf, size_t len)
-{
-	size_t n = 0;
-
-	for (int i = 0; i < 16 && n < len; i++)
-		n += snprintf(buf + n, len - n,
-			      i == 4 || i == 6 || i == 8 || i == 10 ? "-%02x" : "%02x", id[i]);
-	return buf;
-}
-
 /* Names of the bits that are set, separated by commas. */
 static const char *flag_names(__u32 flags, const char *const *names, size_t n_names, char *buf,
 			      size_t len)
@@ -120,8 +101,8 @@ static int one_fabric(const struct ism_msg_fabric *m, void *arg)
 	struct libscols_line *l;
 	struct json_object *o;
 
-	uuid(m->uuid, id, sizeof(id));
-	uuid(m->gid, gid, sizeof(gid));
+	cli_uuid(id, sizeof(id), m->uuid);
+	cli_uuid(gid, sizeof(gid), m->gid);
 	flag_names(m->caps, fabric_caps, N(fabric_caps), caps, sizeof(caps));
 	if (k->array) {
 		o = json_object_new_object();

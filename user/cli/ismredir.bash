@@ -28,6 +28,25 @@ _ismredir_run()
 	fi
 }
 
+# A verb of its own, its options, and a spec.
+_ismredir_fabric()
+{
+	local cur=$1 at=$2
+
+	if [[ $at -eq 1 ]]; then
+		mapfile -t COMPREPLY < <(compgen -W "format show fsck" -- "$cur")
+		return
+	fi
+	case ${COMP_WORDS[COMP_CWORD - at + 1]} in
+	format)
+		mapfile -t COMPREPLY < <(compgen -W "--size --peers --dmbs --unit --force" -- "$cur")
+		;;
+	fsck)
+		mapfile -t COMPREPLY < <(compgen -W "--repair --evict" -- "$cur")
+		;;
+	esac
+}
+
 _ismredir()
 {
 	local cur prev verb="" i
@@ -46,12 +65,17 @@ _ismredir()
 	done
 
 	if [[ -z $verb ]]; then
-		mapfile -t COMPREPLY < <(compgen -W "-j -p -v check load unload run status conns dmbs fabrics peers policy explain version help" -- "$cur")
+		mapfile -t COMPREPLY < <(compgen -W "-j -p -v check load unload run status conns dmbs fabric fabrics peers policy explain version help" -- "$cur")
 		return
 	fi
 
 	if [[ $verb == run ]]; then
 		_ismredir_run "$cur" "$((COMP_CWORD - i))" "$prev"
+		return
+	fi
+
+	if [[ $verb == fabric ]]; then
+		_ismredir_fabric "$cur" "$((COMP_CWORD - i))"
 		return
 	fi
 

@@ -28,6 +28,11 @@ static const struct cli_command commands[] = {
 	{ "conns", "[-l] [port N] [comm NAME] [plane PLANE] [netns COOKIE] [state STATE]",
 	  "connections, with bytes by plane and the reason for TCP", cmd_conns, 0 },
 	{ "dmbs", "", "the rings that ismredird knows", cmd_dmbs, 0 },
+	{ "fabric",
+	  "format SPEC [--size BYTES] [--peers N] [--dmbs N] [--unit BYTES] [--force]\n"
+	  "         fabric show SPEC\n"
+	  "         fabric fsck SPEC [--repair] [--evict PEER]",
+	  "make, show and check memory that is shared by hosts", cmd_fabric, 0 },
 	{ "fabrics", "", "what ismredird has open for rings", cmd_fabrics, 0 },
 	{ "peers", "", "hosts that were seen capable", cmd_peers, 0 },
 	{ "policy", "", "the rules in force", cmd_policy, 0 },

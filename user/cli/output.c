@@ -77,6 +77,14 @@ void put_bool(struct json_object *o, const char *key, int v)
 	json_object_object_add(o, key, json_object_new_boolean(v));
 }
 
+void put_hex(struct json_object *o, const char *key, unsigned long long v)
+{
+	char buf[20];
+
+	snprintf(buf, sizeof(buf), "%016llx", v);
+	put_str(o, key, buf);
+}
+
 struct libscols_table *cli_table(const char *const *columns)
 {
 	struct libscols_table *t = scols_new_table();
@@ -135,5 +143,15 @@ const char *cli_bytes(char *buf, size_t len, unsigned long long n)
 		snprintf(buf, len, v < 10 ? "%.1f%c" : "%.0f%c", v, unit[u]);
 	else
 		snprintf(buf, len, "%llu", n);
+	return buf;
+}
+
+const char *cli_uuid(char *buf, size_t len, const unsigned char *id)
+{
+	size_t n = 0;
+
+	for (int i = 0; i < 16 && n < len; i++)
+		n += snprintf(buf + n, len - n,
+			      i == 4 || i == 6 || i == 8 || i == 10 ? "-%02x" : "%02x", id[i]);
 	return buf;
 }
