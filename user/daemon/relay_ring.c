@@ -87,14 +87,15 @@ static void see_rx(struct relay_ring *r)
 	see(r, ISM_DMB_RX_OFF, sizeof(struct ism_dmb_rx));
 }
 
-static int ring_bell(struct relay_ring *r)
+/* Where it cannot be heard the partner is gone, and that is found out in other ways. */
+static void ring_bell(struct relay_ring *r)
 {
 	r->bells++;
-	return ism_fabric_ring(r->fabric, r->peer_token);
+	ism_fabric_ring(r->fabric, r->peer_token);
 }
 
 /* Does the partner sleep for data? Ours was published before. */
-static int bell_for_data(struct relay_ring *r)
+static void bell_for_data(struct relay_ring *r)
 {
 	__u32 want;
 
@@ -102,13 +103,13 @@ static int bell_for_data(struct relay_ring *r)
 	see_rx(r);
 	want = __atomic_load_n(&ism_dmb_rx(r->own)->want_data, __ATOMIC_RELAXED);
 	if (!want || want == r->rung_data)
-		return 0;
+		return;
 	r->rung_data = want;
-	return ring_bell(r);
+	ring_bell(r);
 }
 
 /* Does it sleep for space in the ring that we read? */
-static int bell_for_space(struct relay_ring *r)
+static void bell_for_space(struct relay_ring *r)
 {
 	__u32 want;
 
@@ -116,9 +117,9 @@ static int bell_for_space(struct relay_ring *r)
 	see_tx(r);
 	want = __atomic_load_n(&ism_dmb_tx(r->own)->want_space, __ATOMIC_RELAXED);
 	if (!want || want == r->rung_space)
-		return 0;
+		return;
 	r->rung_space = want;
-	return ring_bell(r);
+	ring_bell(r);
 }
 
 /* ---------------------------------------------------------------- towards the partner */
@@ -150,7 +151,9 @@ int relay_ring_put(struct relay_ring *r, size_t n, __u64 after)
 	__atomic_store_n(&ism_dmb_tx(r->peer)->after, after, __ATOMIC_RELAXED);
 	ism_ring_tx_publish(&r->tx, r->peer);
 	rc = push_tx(r);
-	return rc ? rc : bell_for_data(r);
+	if (!rc)
+		bell_for_data(r);
+	return rc;
 }
 
 int relay_ring_flags(struct relay_ring *r, __u32 set, __u32 clear)
@@ -163,7 +166,9 @@ int relay_ring_flags(struct relay_ring *r, __u32 set, __u32 clear)
 	r->tx.flags = flags;
 	ism_ring_tx_publish(&r->tx, r->peer);
 	rc = push_tx(r);
-	return rc ? rc : bell_for_data(r);
+	if (!rc)
+		bell_for_data(r);
+	return rc;
 }
 
 int relay_ring_consumed(struct relay_ring *r, __u64 *ret)
@@ -226,7 +231,9 @@ int relay_ring_took(struct relay_ring *r, size_t n)
 	r->gets++;
 	ism_ring_rx_publish(&r->rx, r->peer);
 	rc = push_rx(r);
-	return rc ? rc : bell_for_space(r);
+	if (!rc)
+		bell_for_space(r);
+	return rc;
 }
 
 int relay_ring_tell(struct relay_ring *r, __u64 tcp, __u64 read)
