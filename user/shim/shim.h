@@ -82,6 +82,20 @@ enum {
 	ISM_HINT_TX = 2,
 };
 
+/*
+ * struct ism_chase - of a reader that is as quick as its writer; see let_it_get_ahead()
+ * @tx_msgs, @rx_msgs: counters when this end last sent something
+ * @rx_bytes: when it last waited
+ * @alone: bytes of a wait without a pause, when that was last tried
+ * @pausing: pauses turned out to be worth it
+ * @waits: until it is tried anew
+ */
+struct ism_chase {
+	uint64_t tx_msgs, rx_msgs, rx_bytes, alone;
+	uint32_t pausing;
+	uint32_t waits;
+};
+
 /**
  * struct ism_slot - one connection end, in memory shared by the processes that hold it after a fork()
  *
@@ -125,6 +139,7 @@ struct ism_slot {
 	uint64_t armed_msgs; /* messages of the partner when want_data was armed */
 	uint64_t rx_bytes, rx_msgs, tcp_rx_bytes;
 	uint32_t rx_budget; /* ns to spin, adapts */
+	struct ism_chase chase; /* let a stream get ahead: wait.c */
 	uint32_t empty_reads;
 
 	/* sending side: under tx_lock, or atomic */
