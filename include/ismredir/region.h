@@ -68,8 +68,9 @@ enum ism_region_peer_state {
 #define ISM_PEER_GEN(state)	  ((state) >> 8)
 
 enum ism_region_bell_kind {
-	ISM_BELL_NONE = 0, /* it polls, or the device rings */
+	ISM_BELL_NONE = 0, /* it polls */
 	ISM_BELL_UDP = 1,
+	ISM_BELL_DEVICE = 2, /* it is rung by its number */
 };
 
 /**
@@ -80,6 +81,7 @@ enum ism_region_bell_kind {
  *        slot that nobody serves goes on where its predecessor was killed
  * @lease: ms; a peer whose @beat has not changed for so long is asleep, or gone
  * @bell: enum ism_region_bell_kind; @addr: IPv6 address, v4-mapped, in network order; @port
+ * @number: 1 and what the device calls the peer, which is not its slot; 0: nothing
  * @pid, @start: the process, in its own kernel: number, and start time as /proc/PID/stat tells it
  * @beat: changes while the peer runs
  * @changes: changes with each DMB that the peer registered or unregistered
@@ -97,7 +99,8 @@ struct ism_region_peer {
 	__le64 port;
 	__le64 pid;
 	__le64 start;
-	__le64 pad1[2];
+	__le64 number;
+	__le64 pad1;
 
 	__le64 beat;
 	__le64 changes;

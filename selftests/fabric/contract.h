@@ -21,8 +21,8 @@
 
 /**
  * struct spec - one way to open fabrics of a provider
- * @spec: for peers that reach each other. '@' stands for a region of this test, '#' for another slot at
- *        each peer()
+ * @spec: for peers that reach each other. '@' stands for a region of this test, '%' for an ivshmem server
+ *        that has it, '#' for another slot at each peer()
  * @apart: for one that must not reach them: another label of the network; NULL when there is no such
  * @small: with max_dmbs as small as @small_dmbs; NULL when it cannot be chosen
  */
@@ -33,7 +33,7 @@ struct spec {
 	unsigned int small_dmbs;
 };
 
-/** spec_text() - a spec with what '@' and '#' stand for; valid until the next call */
+/** spec_text() - a spec with what '@', '%' and '#' stand for; valid until the next call */
 const char *spec_text(const char *spec);
 
 extern struct spec contract_specs[];

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /* What the contract suite needs for fabrics that are regions: one for each test, and patience. */
 #include "contract.h"
+#include <signal.h>
 #include <stdio.h>
+#include <sys/prctl.h>
 #include <time.h>
 #include "region_format.h"
 
@@ -28,6 +30,42 @@ static void make_region(void)
 	close(fd);
 }
 
+static void exec_server(const char *memory, const char *path, int out)
+{
+	char size[16];
+
+	prctl(PR_SET_PDEATHSIG, SIGTERM);
+	dup2(out, STDOUT_FILENO);
+	snprintf(size, sizeof(size), "%d", REGION_SIZE);
+	execlp("python3", "python3", ISM_SELFTESTS "/vm/ivshmem_server.py", "--size", size,
+	       "--memory", memory, path, NULL);
+	_exit(127);
+}
+
+/* An ivshmem server with the region as its memory; it ends with the test. Returns its socket. */
+static const char *start_server(void)
+{
+	static char path[64];
+	char memory[48], line[8];
+	int out[2];
+	pid_t pid;
+
+	if (path[0])
+		return path;
+	snprintf(path, sizeof(path), "/tmp/ism-contract-%d.sock", getpid());
+	snprintf(memory, sizeof(memory), "/proc/%d/fd/%d", getpid(), REGION_FD);
+	cr_assert_eq(pipe2(out, O_CLOEXEC), 0);
+	pid = fork();
+	cr_assert_geq(pid, 0);
+	if (!pid)
+		exec_server(memory, path, out[1]);
+	close(out[1]);
+	cr_assert_gt(read(out[0], line, sizeof(line)), 0, "the server does not start");
+	cr_assert_eq(fcntl(out[0], F_DUPFD_CLOEXEC, REGION_FD + 1), REGION_FD + 1);
+	close(out[0]);
+	return path;
+}
+
 const char *spec_text(const char *spec)
 {
 	static char text[128];
@@ -35,11 +73,13 @@ const char *spec_text(const char *spec)
 	int has_slot = 0;
 	size_t n = 0;
 
-	if (strchr(spec, '@') && fcntl(REGION_FD, F_GETFD) < 0)
+	if (strpbrk(spec, "@%") && fcntl(REGION_FD, F_GETFD) < 0)
 		make_region();
 	for (; *spec; spec++)
 		if (*spec == '@') {
 			n += sprintf(text + n, "/proc/self/fd/%d", REGION_FD);
+		} else if (*spec == '%') {
+			n += sprintf(text + n, "%s", start_server());
 		} else if (*spec == '#') {
 			n += sprintf(text + n, "%u", slot);
 			has_slot = 1;

@@ -71,7 +71,7 @@ static int wait_text(const char *ms)
 
 static void info(void)
 {
-	printf("peer %d, %llu bytes, %s, %s, %s\n", dev.peer, dev.len,
+	printf("peer %lld, %llu bytes, %s, %s, %s\n", dev.number, dev.len,
 	       dev.bell_fd >= 0 ? "bell" : "no bell", dev.ops->ring ? "rings" : "silent",
 	       dev.is_coherent ? "coherent" : "not coherent");
 }

@@ -15,6 +15,7 @@ comes back under the number of one that has left.
 import argparse
 import os
 import selectors
+import signal
 import socket
 import struct
 import sys
@@ -114,11 +115,12 @@ def main():
     p.add_argument("socket")
     a = p.parse_args()
     server = Server(a.socket, open_memory(a.memory, a.size), a.vectors, a.numbers)
-    print("ready", flush=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
+        print("ready", flush=True)
         server.serve()
-    except KeyboardInterrupt:
-        sys.exit(0)
+    finally:
+        os.unlink(a.socket)
 
 
 if __name__ == "__main__":

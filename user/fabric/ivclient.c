@@ -22,12 +22,18 @@
 
 struct ism_ivclient {
 	int sock, epoll, memory;
-	unsigned int id, max_peers;
+	unsigned int id;
 	size_t have; /* bytes of @part */
 	char part[8];
 	int part_fd; /* came with them */
-	int bells[]; /* first vector of each peer, -1: there is no such peer */
+	int *bells; /* first vector of each peer, -1: there is no such peer */
+	unsigned int n_bells;
 };
+
+static int bell_of(const struct ism_ivclient *c, __u64 id)
+{
+	return id < c->n_bells ? c->bells[id] : -1;
+}
 
 /* ---------------------------------------------------------------- messages */
 
@@ -85,42 +91,55 @@ static int watch(struct ism_ivclient *c, int fd)
 	return epoll_ctl(c->epoll, EPOLL_CTL_ADD, fd, &e) ? -errno : 0;
 }
 
-/* A peer's next vector. Only the first is used, and the own one is what wakes us. */
-static int add_bell(struct ism_ivclient *c, unsigned int id, int fd)
+static int make_room(struct ism_ivclient *c, unsigned int id)
 {
-	if (c->bells[id] >= 0) {
-		close(fd);
+	unsigned int n = (id + 64) & ~63U;
+	int *bells;
+
+	if (id < c->n_bells)
 		return 0;
-	}
-	/* We must not sleep on it, whoever made it. */
-	if (fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK)) {
-		close(fd);
-		return -EPROTO;
-	}
-	c->bells[id] = fd;
-	return id == c->id ? watch(c, fd) : 0;
+	bells = realloc(c->bells, n * sizeof(*bells));
+	if (!bells)
+		return -ENOMEM;
+	for (unsigned int i = c->n_bells; i < n; i++)
+		bells[i] = -1;
+	c->bells = bells;
+	c->n_bells = n;
+	return 0;
 }
 
-/* A message after the greeting: about a peer. */
+/* The first vector of a peer. We must not sleep on it, whoever made it; and the own one wakes us. */
+static int add_bell(struct ism_ivclient *c, unsigned int id, int fd)
+{
+	int rc = make_room(c, id);
+
+	if (rc)
+		return rc;
+	if (fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK))
+		return -EPROTO;
+	rc = id == c->id ? watch(c, fd) : 0;
+	if (!rc)
+		c->bells[id] = fd;
+	return rc;
+}
+
+/* A message after the greeting: about a peer. @fd is taken. */
 static int take_peer(struct ism_ivclient *c, __s64 value, int fd)
 {
-	if (value < 0 || value > MAX_PEER) {
-		if (fd >= 0)
-			close(fd);
-		return -EPROTO;
-	}
-	if (value >= c->max_peers) {
-		if (fd >= 0)
-			close(fd);
-		return 0;
-	}
-	if (fd >= 0)
-		return add_bell(c, value, fd);
-	if (value != c->id && c->bells[value] >= 0) {
+	int is_peer = value >= 0 && value <= MAX_PEER, rc = is_peer ? 0 : -EPROTO;
+
+	if (is_peer && fd < 0 && value != c->id && bell_of(c, value) >= 0) {
 		close(c->bells[value]);
 		c->bells[value] = -1;
 	}
-	return 0;
+	if (is_peer && fd >= 0 && bell_of(c, value) < 0) {
+		rc = add_bell(c, value, fd);
+		if (!rc)
+			return 0;
+	}
+	if (fd >= 0)
+		close(fd);
+	return rc;
 }
 
 /* ---------------------------------------------------------------- greeting */
@@ -160,7 +179,7 @@ static int wait_value(struct ism_ivclient *c, __s64 *ret, int want_fd)
 /* Everybody's bells follow; the own come last. */
 static int wait_own_bell(struct ism_ivclient *c)
 {
-	while (c->bells[c->id] < 0) {
+	while (bell_of(c, c->id) < 0) {
 		__s64 value;
 		int fd, rc = wait_message(c, &value, &fd);
 
@@ -185,11 +204,6 @@ static int greet(struct ism_ivclient *c, struct ism_err *err)
 		rc = -EPROTO;
 	if (rc)
 		return ism_err_set(err, rc, "no ivshmem server answers: %s", strerror(-rc));
-	if (id >= c->max_peers)
-		return ism_err_set(err, -ENOSPC,
-				   "the ivshmem server gave number %lld; a region has "
-				   "places for numbers below %u",
-				   id, c->max_peers);
 	c->id = id;
 	rc = wait_value(c, &memory, 1);
 	if (!rc && memory != MEMORY)
@@ -219,18 +233,14 @@ static int start(struct ism_ivclient *c, const char *path, struct ism_err *err)
 	return greet(c, err);
 }
 
-int ism_ivclient_open(const char *path, unsigned int max_peers, struct ism_ivclient **ret,
-		      struct ism_err *err)
+int ism_ivclient_open(const char *path, struct ism_ivclient **ret, struct ism_err *err)
 {
-	struct ism_ivclient *c = calloc(1, sizeof(*c) + max_peers * sizeof(c->bells[0]));
+	struct ism_ivclient *c = calloc(1, sizeof(*c));
 	int rc;
 
 	if (!c)
 		return -ENOMEM;
 	c->sock = c->epoll = c->memory = c->part_fd = -1;
-	c->max_peers = max_peers;
-	for (unsigned int i = 0; i < max_peers; i++)
-		c->bells[i] = -1;
 	rc = start(c, path, err);
 	if (!rc)
 		rc = watch(c, c->sock);
@@ -246,9 +256,10 @@ void ism_ivclient_close(struct ism_ivclient *c)
 {
 	if (!c)
 		return;
-	for (unsigned int i = 0; i < c->max_peers; i++)
+	for (unsigned int i = 0; i < c->n_bells; i++)
 		if (c->bells[i] >= 0)
 			close(c->bells[i]);
+	free(c->bells);
 	if (c->part_fd >= 0)
 		close(c->part_fd);
 	if (c->memory >= 0)
@@ -301,18 +312,18 @@ void ism_ivclient_drain(struct ism_ivclient *c)
 	}
 }
 
-int ism_ivclient_knows(const struct ism_ivclient *c, unsigned int id)
+int ism_ivclient_knows(const struct ism_ivclient *c, __u64 id)
 {
-	if (c->sock < 0 || id >= c->max_peers)
+	if (c->sock < 0 || id > MAX_PEER)
 		return -1;
-	return c->bells[id] >= 0;
+	return bell_of(c, id) >= 0;
 }
 
-int ism_ivclient_ring(struct ism_ivclient *c, unsigned int id)
+int ism_ivclient_ring(struct ism_ivclient *c, __u64 id)
 {
 	const eventfd_t one = 1;
 
-	if (id >= c->max_peers || c->bells[id] < 0)
+	if (bell_of(c, id) < 0)
 		return -EHOSTUNREACH;
 	/* One that is full is rung already. */
 	if (write(c->bells[id], &one, sizeof(one)) < 0 && errno != EAGAIN)

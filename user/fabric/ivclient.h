@@ -16,13 +16,11 @@ struct ism_ivclient;
 /**
  * ism_ivclient_open() - connect; waits some seconds for the server
  * @path: of its socket
- * @max_peers: peers with this number or a larger one are not known
  *
- * Return: 0; -EPROTO: it does not speak the protocol, or not the whole; -ETIMEDOUT; -ENOSPC: the own number
- * is not below @max_peers; what connect() says.
+ * Return: 0; -EPROTO: it does not speak the protocol, or not the whole; -ETIMEDOUT; what connect()
+ * says.
  */
-int ism_ivclient_open(const char *path, unsigned int max_peers, struct ism_ivclient **ret,
-		      struct ism_err *err);
+int ism_ivclient_open(const char *path, struct ism_ivclient **ret, struct ism_err *err);
 
 /** ism_ivclient_close() - leave. NULL is allowed */
 void ism_ivclient_close(struct ism_ivclient *c);
@@ -47,13 +45,13 @@ int ism_ivclient_fd(const struct ism_ivclient *c);
 void ism_ivclient_drain(struct ism_ivclient *c);
 
 /** ism_ivclient_knows() - 1: the server says that this peer is there; 0: it is not; -1: unknown */
-int ism_ivclient_knows(const struct ism_ivclient *c, unsigned int id);
+int ism_ivclient_knows(const struct ism_ivclient *c, __u64 id);
 
 /**
  * ism_ivclient_ring() - ring a peer, by its first vector
  *
  * Return: 0, also when it is rung already; -EHOSTUNREACH: no such peer.
  */
-int ism_ivclient_ring(struct ism_ivclient *c, unsigned int id);
+int ism_ivclient_ring(struct ism_ivclient *c, __u64 id);
 
 #endif

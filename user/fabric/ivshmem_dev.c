@@ -22,6 +22,8 @@
 #include "pci.h"
 #include "region.h"
 
+#define MAX_NUMBER 65535 /* of a peer, for any device */
+
 static const char *const options_known[] = { ISM_BAR_OPTIONS, "irq", "bind", NULL };
 
 /* ---------------------------------------------------------------- a PCI device */
@@ -46,14 +48,20 @@ static void bar_close(struct region_dev *dev)
 }
 
 /* What was stored in the memory is there before the bell. */
-static void bar_ring(struct region_dev *dev, unsigned int peer)
+static void bar_ring(struct region_dev *dev, __u64 number)
 {
 	struct bar_dev *b = dev->priv;
 	volatile __u32 *reg;
+	__u64 off;
 
-	reg = (volatile __u32 *)((char *)b->bells.addr + ism_bar_bell_offset(&b->layout, peer));
+	if (number > MAX_NUMBER)
+		return;
+	off = ism_bar_bell_offset(&b->layout, number);
+	if (off + sizeof(*reg) > b->bells.len)
+		return;
+	reg = (volatile __u32 *)((char *)b->bells.addr + off);
 	__sync_synchronize();
-	*reg = htole32(ism_bar_bell_value(&b->layout, peer));
+	*reg = htole32(ism_bar_bell_value(&b->layout, number));
 }
 
 static const struct region_dev_ops bar_ops = { .ring = bar_ring, .close = bar_close };
@@ -99,12 +107,8 @@ static int own_number(struct bar_dev *b, struct region_dev *dev, struct ism_err 
 		return rc;
 	id = le32toh(*(volatile __u32 *)((char *)map.addr + b->layout.id_off));
 	ism_pci_unmap(&map);
-	if (id >= ISM_REGION_MAX_PEERS)
-		return ism_err_set(err, -ENOSPC,
-				   "the device has number %u; a region has places for "
-				   "numbers below %u",
-				   id, ISM_REGION_MAX_PEERS);
-	dev->peer = id;
+	dev->number = id;
+	dev->is_sole = 1;
 	return 0;
 }
 
@@ -186,15 +190,15 @@ struct client_dev {
 };
 
 /*
- * A byte of the memory's file for each slot, locked through the descriptor that programs get: as long
+ * A byte of the memory's file for each number, locked through the descriptor that programs get: as long
  * as one of them has it mapped it stays locked, whatever became of us. The core's own bytes are below.
  */
-#define IN_USE(slot) (2 * 4096 + (slot))
+#define IN_USE(number) (2 * 4096 + (number))
 
-static struct flock in_use(unsigned int slot, short type)
+static struct flock in_use(unsigned int number, short type)
 {
 	return (struct flock){
-		.l_type = type, .l_whence = SEEK_SET, .l_start = IN_USE(slot), .l_len = 1
+		.l_type = type, .l_whence = SEEK_SET, .l_start = IN_USE(number), .l_len = 1
 	};
 }
 
@@ -210,11 +214,11 @@ static void client_close(struct region_dev *dev)
 	free(c);
 }
 
-static void client_ring(struct region_dev *dev, unsigned int peer)
+static void client_ring(struct region_dev *dev, __u64 number)
 {
 	struct client_dev *c = dev->priv;
 
-	ism_ivclient_ring(c->client, peer);
+	ism_ivclient_ring(c->client, number);
 }
 
 static void client_drain(struct region_dev *dev)
@@ -225,11 +229,11 @@ static void client_drain(struct region_dev *dev)
 }
 
 /* A guest has gone when its QEMU has left the server; a process' programs may have stayed behind. */
-static int client_peer_gone(struct region_dev *dev, unsigned int peer)
+static int client_peer_gone(struct region_dev *dev, __u64 number)
 {
 	struct client_dev *c = dev->priv;
-	struct flock lock = in_use(peer, F_WRLCK);
-	int known = ism_ivclient_knows(c->client, peer);
+	struct flock lock = in_use(number & MAX_NUMBER, F_WRLCK);
+	int known = ism_ivclient_knows(c->client, number);
 
 	if (known)
 		return known < 0 ? -1 : 0;
@@ -273,10 +277,10 @@ static int map_file(struct client_dev *c, struct region_dev *dev, struct ism_err
 	return dev->lock_fd < 0 ? dev->lock_fd : 0;
 }
 
-/* Join, and mark the slot; several may, an heir and what is left of who was killed. */
+/* Join, and mark the number; several may, an heir and what is left of who was killed. */
 static int join(const char *path, struct client_dev *c, struct ism_err *err)
 {
-	int rc = ism_ivclient_open(path, ISM_REGION_MAX_PEERS, &c->client, err);
+	int rc = ism_ivclient_open(path, &c->client, err);
 	struct flock lock;
 
 	if (rc)
@@ -308,7 +312,7 @@ static int open_client(const char *path, struct region_dev *dev, struct ism_err 
 		client_close(dev);
 		return rc;
 	}
-	dev->peer = ism_ivclient_id(c->client);
+	dev->number = ism_ivclient_id(c->client);
 	dev->bell_fd = ism_ivclient_fd(c->client);
 	dev->is_coherent = 1;
 	dev->ops = &client_ops;
@@ -324,7 +328,7 @@ int ism_ivshmem_open(const char *spec, struct region_dev *dev, const char **ret_
 	char where[112] = "";
 
 	*ret_options = spec[len] ? spec + len + 1 : "";
-	*dev = (struct region_dev){ .fd = -1, .lock_fd = -1, .peer = -1, .bell_fd = -1 };
+	*dev = (struct region_dev){ .fd = -1, .lock_fd = -1, .number = -1, .bell_fd = -1 };
 	if (len >= sizeof(where))
 		return ism_err_set(err, -ENAMETOOLONG, "%.40s...: too long", spec);
 	memcpy(where, spec, len);

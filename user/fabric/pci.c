@@ -108,7 +108,7 @@ static void link_name(const struct ism_pci *pci, const char *file, char *to, siz
 static void open_bars(struct ism_pci *pci)
 {
 	for (int i = 0; i < ISM_PCI_BARS; i++) {
-		char path[PATH_MAX], name[16];
+		char path[PATH_MAX], name[24];
 		struct stat st;
 
 		snprintf(name, sizeof(name), "resource%d", i);

@@ -8,5 +8,6 @@
 extern const struct ism_fabric_ops ism_fabric_memfd;
 extern const struct ism_fabric_ops ism_fabric_shm;
 extern const struct ism_fabric_ops ism_fabric_cxl;
+extern const struct ism_fabric_ops ism_fabric_ivshmem;
 
 #endif

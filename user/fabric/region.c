@@ -146,8 +146,6 @@ static int parse(struct region *r, const char *options, __u64 *ret_peer, __u64 *
 		rc = take_number(options, "peer", 0, ISM_REGION_MAX_PEERS - 1, ret_peer, err);
 	if (!rc)
 		rc = take_number(options, "max-dmbs", 1, ISM_REGION_MAX_DMBS, ret_dmbs, err);
-	if (!rc && r->dev.peer >= 0 && *ret_peer != ISM_REGION_MAX_PEERS)
-		rc = ism_err_set(err, -EINVAL, "peer=: the device says which peer this is");
 	return rc;
 }
 
@@ -241,11 +239,7 @@ static int join(struct region *r, const char *options, struct ism_err *err)
 	if (rc)
 		return rc;
 	describe(r, &super, max_dmbs);
-	rc = region_claim(r,
-			  r->dev.peer >= 0		? r->dev.peer
-			  : peer < ISM_REGION_MAX_PEERS ? (int)peer
-							: -1,
-			  err);
+	rc = region_claim(r, peer < ISM_REGION_MAX_PEERS ? (int)peer : -1, err);
 	if (rc)
 		return rc;
 	region_sync(r);

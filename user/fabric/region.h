@@ -16,16 +16,17 @@ struct region_dev;
 
 /**
  * struct region_dev_ops - what only the device knows; each may be NULL
- * @ring: make the peer in slot @peer look at its bell words: an interrupt. May coalesce, may be lost
+ * @ring: make the peer that the device calls @number look at its bell words: an interrupt. May coalesce,
+ *        may be lost. @number is what that peer says: it may be anything
  * @drain: take from bell_fd what made it readable. Without it an eventfd is assumed
- * @peer_gone: 1: the kernel of the peer in slot @peer surely does not run any more, or cannot reach the
- *             memory; 0: it does; -1: unknown, as without this op
+ * @peer_gone: 1: who was called @number surely does not run any more, or cannot reach the memory; 0: it
+ *             does; -1: unknown, as without this op. @number may be anything
  * @close: unmap, close @fd and @bell_fd, free @priv. Called once, also when region_open() fails
  */
 struct region_dev_ops {
-	void (*ring)(struct region_dev *dev, unsigned int peer);
+	void (*ring)(struct region_dev *dev, __u64 number);
 	void (*drain)(struct region_dev *dev);
-	int (*peer_gone)(struct region_dev *dev, unsigned int peer);
+	int (*peer_gone)(struct region_dev *dev, __u64 number);
 	void (*close)(struct region_dev *dev);
 };
 
@@ -40,8 +41,8 @@ struct region_dev_ops {
  *           kernel do not take the same slot; not duplicated to anybody, closed by the core. -1: there is
  *           only one opener anyway
  * @is_coherent: what one peer stores the others load without flushes; the option coherent= overrides it
- * @peer: the slot, where the device itself numbers its peers and never gives a number to two that run;
- *        -1: one is claimed, or chosen by peer=
+ * @number: what the device calls this peer; -1: it does not, and the slot is used for it
+ * @is_sole: @number goes with this kernel: of who had it before nothing can run any more
  * @bell_fd: becomes readable when a peer rang; -1: none, bell words are polled
  * @options: names of options that the provider has looked at itself, ended by NULL; may be NULL
  * @priv: the provider's
@@ -54,7 +55,8 @@ struct region_dev {
 	__u64 fd_off;
 	int lock_fd;
 	int is_coherent;
-	int peer;
+	__s64 number;
+	int is_sole;
 	int bell_fd;
 	const char *const *options;
 	void *priv;

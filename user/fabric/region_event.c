@@ -114,8 +114,8 @@ void region_knock(struct region *r, unsigned int peer)
 	struct sockaddr_in6 to;
 	ssize_t n;
 
-	if (r->dev.ops->ring)
-		r->dev.ops->ring(&r->dev, peer);
+	if (p->bell == ISM_BELL_DEVICE && p->number && r->dev.ops->ring)
+		r->dev.ops->ring(&r->dev, p->number - 1);
 	if (p->bell != ISM_BELL_UDP || !p->port || p->port > 65535 || r->udp_fd < 0)
 		return;
 	to = address(p->addr, p->port);

@@ -113,7 +113,7 @@ int region_file_map(const char *text, unsigned int flags, __u64 size, struct reg
 	int rc = split(text, path, sizeof(path), ret_options, err);
 
 	*ret = (struct region_dev){
-		.ops = &file_ops, .fd = -1, .lock_fd = -1, .peer = -1, .bell_fd = -1
+		.ops = &file_ops, .fd = -1, .lock_fd = -1, .number = -1, .bell_fd = -1
 	};
 	if (rc)
 		return rc;

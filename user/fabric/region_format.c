@@ -178,8 +178,8 @@ static int copy_words(const struct region_mem *m, const __le64 *at, __u64 *to, s
 int region_read_peer(const struct region_mem *m, const struct region_layout *l, unsigned int peer,
 		     struct region_peer_copy *ret)
 {
-	_Static_assert(offsetof(struct ism_region_peer, start) ==
-			       offsetof(struct region_peer_copy, start),
+	_Static_assert(offsetof(struct ism_region_peer, number) ==
+			       offsetof(struct region_peer_copy, number),
 		       "the same words");
 	return copy_words(m, &region_peer(m, l, peer)->state, &ret->state,
 			  sizeof(*ret) / sizeof(__u64));

@@ -128,6 +128,7 @@ struct region_peer_copy {
 	__u64 port;
 	__u64 pid;
 	__u64 start;
+	__u64 number;
 };
 
 struct region_dmb_copy {

@@ -117,10 +117,17 @@ static int change_state(struct region *r, unsigned int slot, __u64 from, __u64 t
 	return 0;
 }
 
-static void write_process(struct region *r, struct ism_region_peer *p)
+static void write_process(struct region *r, struct ism_region_peer *p, unsigned int slot)
 {
+	__u64 number = r->dev.number >= 0 ? r->dev.number : slot;
+	int has_device = r->dev.bell_fd >= 0;
+
 	region_store(&r->mem, &p->lease, r->lease);
-	region_store(&r->mem, &p->bell, r->udp_port ? ISM_BELL_UDP : ISM_BELL_NONE);
+	region_store(&r->mem, &p->bell,
+		     r->udp_port  ? ISM_BELL_UDP
+		     : has_device ? ISM_BELL_DEVICE
+				  : ISM_BELL_NONE);
+	region_store(&r->mem, &p->number, r->dev.number >= 0 || has_device ? number + 1 : 0);
 	region_store(&r->mem, &p->addr[0], r->udp_addr[0]);
 	region_store(&r->mem, &p->addr[1], r->udp_addr[1]);
 	region_store(&r->mem, &p->port, r->udp_port);
@@ -153,7 +160,7 @@ static int claim_new(struct region *r, unsigned int slot, __u64 was)
 		region_store(&r->mem, &p->gid[i], le64toh(gid[i]));
 		region_store(&r->mem, &p->host[i], r->host[i]);
 	}
-	write_process(r, p);
+	write_process(r, p, slot);
 	write_pnetid(r, p);
 	region_store(&r->mem, &p->dmb_high, 0);
 	region_store(&r->mem, &p->attach_high, 0);
@@ -174,7 +181,7 @@ static int take_over(struct region *r, unsigned int slot, const struct region_pe
 	memcpy(&r->base.info.gid, gid, sizeof(gid));
 	r->state = p->state;
 	r->me = slot;
-	write_process(r, at);
+	write_process(r, at, slot);
 	region_publish(&r->mem, at, sizeof(*at));
 	return 0;
 }
@@ -214,8 +221,18 @@ static int is_silent(struct region *r, unsigned int slot, const struct region_pe
 	return 1;
 }
 
+/* Does the device know that this peer does not run any more? */
+static int is_gone(struct region *r, const struct region_peer_copy *p)
+{
+	if (ISM_PEER_WHAT(p->state) != ISM_PEER_LIVE || !p->number)
+		return 0;
+	if (r->dev.is_sole && p->number == (__u64)r->dev.number + 1 && p->state != r->state)
+		return 1;
+	return r->dev.ops->peer_gone && r->dev.ops->peer_gone(&r->dev, p->number - 1) == 1;
+}
+
 /*
- * A slot that was given to this host, by the device or by its administrator. Who had it before is of
+ * A slot that was given to this host by its administrator. Who had it before is of
  * this host, too; it only must not be running.
  */
 static int claim_given(struct region *r, unsigned int slot, struct ism_err *err)
@@ -231,7 +248,7 @@ static int claim_given(struct region *r, unsigned int slot, struct ism_err *err)
 			return ism_err_set(err, -EBUSY, "peer %u is being changed", slot);
 	if (is_mine(r, &p))
 		return take_over(r, slot, &p);
-	if (ISM_PEER_WHAT(p.state) != ISM_PEER_FREE && r->dev.peer < 0 &&
+	if (ISM_PEER_WHAT(p.state) != ISM_PEER_FREE && !is_gone(r, &p) &&
 	    !is_silent(r, slot, &p, lease_of(p.lease)))
 		return ism_err_set(err, -EBUSY, "peer %u is taken by another host, which runs",
 				   slot);
@@ -241,6 +258,7 @@ static int claim_given(struct region *r, unsigned int slot, struct ism_err *err)
 
 enum claim_pass {
 	PASS_MINE, /* what this host had */
+	PASS_GONE, /* whose peer the device knows not to run any more */
 	PASS_FREE,
 	PASS_STUCK, /* claims that were never finished: nothing is valid in such a slot */
 	PASS_COUNT,
@@ -255,6 +273,8 @@ static int try_slot(struct region *r, unsigned int slot, enum claim_pass pass)
 	switch (pass) {
 	case PASS_MINE:
 		return is_mine(r, &p) ? take_over(r, slot, &p) : -EBUSY;
+	case PASS_GONE:
+		return is_gone(r, &p) ? claim_new(r, slot, p.state) : -EBUSY;
 	case PASS_FREE:
 		return ISM_PEER_WHAT(p.state) == ISM_PEER_FREE ? claim_new(r, slot, p.state)
 							       : -EBUSY;
@@ -459,13 +479,11 @@ void region_beat(struct region *r)
 	if (region_check_self(r))
 		return;
 	region_set(r, &region_self(r)->beat, ++r->beat);
-	if (!r->dev.ops->peer_gone)
-		return;
 	for (unsigned int i = 0; i < r->l.peers; i++) {
 		struct region_view *v = &r->view[i];
 
 		if (ISM_PEER_WHAT(v->id.state) == ISM_PEER_LIVE && !region_is_there(r, i) &&
-		    v->gone != v->id.state && r->dev.ops->peer_gone(&r->dev, i) == 1)
+		    v->gone != v->id.state && is_gone(r, &v->id))
 			v->gone = v->id.state;
 	}
 }

@@ -8,10 +8,7 @@
 #include "providers.h"
 
 static const struct ism_fabric_ops *const providers[] = {
-	&ism_fabric_memfd,
-	&ism_fabric_shm,
-	&ism_fabric_cxl,
-	NULL,
+	&ism_fabric_memfd, &ism_fabric_shm, &ism_fabric_cxl, &ism_fabric_ivshmem, NULL,
 };
 
 const struct ism_fabric_ops *const *ism_fabric_providers(void)
