@@ -122,6 +122,20 @@ int recv_fd(int sock)
 
 /* ---------------------------------------------------------------- connections */
 
+/* Where the server is: another host than the client's in selftests/cross. */
+static const char *host(int family)
+{
+	static char mapped[INET6_ADDRSTRLEN];
+	const char *v = getenv(family == AF_INET6 ? "ISMREDIR_TEST_HOST6" : "ISMREDIR_TEST_HOST");
+
+	if (!v)
+		v = family == AF_INET6 ? "::1" : "127.0.0.1";
+	if (family == AF_INET || family == AF_INET6)
+		return v;
+	snprintf(mapped, sizeof(mapped), "::ffff:%s", v);
+	return mapped;
+}
+
 void address(struct sockaddr_storage *a, socklen_t *len, int family, int port)
 {
 	struct sockaddr_in *v4 = (void *)a;
@@ -131,15 +145,14 @@ void address(struct sockaddr_storage *a, socklen_t *len, int family, int port)
 	if (family == AF_INET) {
 		v4->sin_family = AF_INET;
 		v4->sin_port = htons(port);
-		v4->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+		CHECK(inet_pton(AF_INET, host(family), &v4->sin_addr) == 1);
 		*len = sizeof(*v4);
 		return;
 	}
 	v6->sin6_family = AF_INET6;
 	v6->sin6_port = htons(port);
 	*len = sizeof(*v6);
-	CHECK(inet_pton(AF_INET6, family == AF_INET6 ? "::1" : "::ffff:127.0.0.1",
-			&v6->sin6_addr) == 1);
+	CHECK(inet_pton(AF_INET6, host(family), &v6->sin6_addr) == 1);
 }
 
 /* @family: AF_INET, AF_INET6, or anything else for v4-mapped */

@@ -316,16 +316,6 @@ transfer()
 	rm "$DIR/listen-$1.log"
 }
 
-# exchanged LOG LOG - each got what the other sent, to the end
-exchanged()
-{
-	local a b
-
-	a=$(sed -n 's/^exact \([0-9]*\) bytes, sent \([0-9]*\), end eof$/\1 \2/p' "$1")
-	b=$(sed -n 's/^exact \([0-9]*\) bytes, sent \([0-9]*\), end eof$/\2 \1/p' "$2")
-	[ -n "$a" ] && [ "$a" = "$b" ]
-}
-
 app transfer accel python3
 rings transfer 10000000
 also transfer early client server

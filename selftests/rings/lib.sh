@@ -115,3 +115,19 @@ crashed()
 	grep -hE 'signal (4|6|7|8|11)\b|Segmentation fault|crashed by signal|Assertion .* failed|core dumped' \
 		"$DIR"/*.log
 }
+
+# all_detached - no DMB is left
+all_detached()
+{
+	[ "$(ism -j dmbs | jq '.dmbs | length')" = 0 ]
+}
+
+# exchanged LOG LOG - each got what the other sent, to the end
+exchanged()
+{
+	local a b
+
+	a=$(sed -n 's/^exact \([0-9]*\) bytes, sent \([0-9]*\), end eof$/\1 \2/p' "$1")
+	b=$(sed -n 's/^exact \([0-9]*\) bytes, sent \([0-9]*\), end eof$/\2 \1/p' "$2")
+	[ -n "$a" ] && [ "$a" = "$b" ]
+}

@@ -220,11 +220,6 @@ app_killed-partner()
 	stop_daemon
 }
 
-all_detached()
-{
-	[ "$(ism -j dmbs | jq '.dmbs | length')" = 0 ]
-}
-
 # redis under load is killed, and its clients; and killed with a child that has the connections, too.
 app killed-redis lifecycle redis-server redis-cli redis-benchmark
 app_killed-redis()

@@ -17,6 +17,8 @@ import subprocess
 import sys
 import threading
 
+HOST = os.environ.get("ISMREDIR_TEST_HOST", "127.0.0.1")  # where the server is
+
 
 def echo(sock):
     while piece := sock.recv(1 << 16):
@@ -62,7 +64,7 @@ class ForkServer(Server, socketserver.ForkingTCPServer):
 
 
 def prefork(port):
-    listener = socket.create_server(("127.0.0.1", port), backlog=128)
+    listener = socket.create_server((HOST, port), backlog=128)
     for _ in range(4):
         if os.fork():
             continue
@@ -75,7 +77,7 @@ def prefork(port):
 def multiplex(port):
     """What was read is sent at once or when the socket takes it; nothing is read meanwhile."""
     select = selectors.DefaultSelector()
-    listener = socket.create_server(("127.0.0.1", port), backlog=128)
+    listener = socket.create_server((HOST, port), backlog=128)
     listener.setblocking(False)
     select.register(listener, selectors.EVENT_READ)
 
@@ -135,7 +137,7 @@ def talk(port, connections, size):
     def one(number):
         data = os.urandom(size)
         try:
-            with socket.create_connection(("127.0.0.1", port), timeout=60) as sock:
+            with socket.create_connection((HOST, port), timeout=60) as sock:
                 got = converse(sock, data, number % 2)
         except OSError as error:
             wrong.append(f"connection {number}: {error}")
@@ -155,7 +157,7 @@ def talk(port, connections, size):
 
 def main():
     kind, port = sys.argv[1], int(sys.argv[2])
-    address = ("127.0.0.1", port)
+    address = (HOST, port)
     if kind == "talk":
         talk(port, int(sys.argv[3]), int(sys.argv[4]))
     elif kind == "prefork":

@@ -9,6 +9,7 @@ says "flows" once bytes go both ways, and at last "exact N bytes, sent M, end eo
 that is not the pattern's, or no progress for long: it says so, status 1.
 """
 
+import os
 import random
 import select
 import socket
@@ -17,6 +18,7 @@ import sys
 import threading
 import time
 
+HOST = os.environ.get("ISMREDIR_TEST_HOST", "127.0.0.1")  # where the listener is
 PERIOD = 1048583
 PATIENCE = 30  # seconds without any progress
 FLOWS = 1 << 20
@@ -162,8 +164,8 @@ STYLES = {
 
 def connected(role, port):
     if role == "connect":
-        return socket.create_connection(("127.0.0.1", port))
-    with socket.create_server(("127.0.0.1", port)) as listener:
+        return socket.create_connection((HOST, port))
+    with socket.create_server((HOST, port)) as listener:
         return listener.accept()[0]
 
 

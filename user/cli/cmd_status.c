@@ -127,6 +127,21 @@ static const char *direct_word(const struct status *s)
 	return ism_word_name(s->ctl.word == ISM_WORD_ON ? s->d.word : s->ctl.word);
 }
 
+/* What ismredird has told the load of fabrics that reach other kernels. */
+static struct json_object *fabric_tags(const struct ism_ctl *ctl)
+{
+	struct json_object *a = json_object_new_array();
+	char tag[8];
+
+	for (int i = 0; i < ISM_MAX_FABRICS; i++) {
+		if (!ctl->fabrics[i])
+			continue;
+		snprintf(tag, sizeof(tag), "%06x", ctl->fabrics[i] & 0xffffff);
+		json_object_array_add(a, json_object_new_string(tag));
+	}
+	return a;
+}
+
 static void status_json(const struct cli *c, struct status *s)
 {
 	struct json_object *o = json_object_new_object(), *sub;
@@ -140,6 +155,7 @@ static void status_json(const struct cli *c, struct status *s)
 	put_str(sub, "skmsg", ism_word_name(s->ctl.word));
 	put_str(sub, "direct", direct_word(s));
 	json_object_object_add(o, "planes", sub);
+	json_object_object_add(o, "fabrics", fabric_tags(&s->ctl));
 	sub = json_object_new_object();
 	put_u64(sub, "now", s->now);
 	put_u64(sub, "skmsg", s->skmsg);
