@@ -22,7 +22,8 @@
 /**
  * struct spec - one way to open fabrics of a provider
  * @spec: for peers that reach each other. '@' stands for a region of this test, '%' for an ivshmem server
- *        that has it, '#' for another slot at each peer()
+ *        that has it, '#' for another slot at each peer(), '$' for one of the PCI devices that share
+ *        memory and that $ISM_CONTRACT_DEVICES names
  * @apart: for one that must not reach them: another label of the network; NULL when there is no such
  * @small: with max_dmbs as small as @small_dmbs; NULL when it cannot be chosen
  */
@@ -33,11 +34,11 @@ struct spec {
 	unsigned int small_dmbs;
 };
 
-/** spec_text() - a spec with what '@', '%' and '#' stand for; valid until the next call */
+/** spec_text() - a spec with what '@', '%', '#' and '$' stand for; valid until the next call */
 const char *spec_text(const char *spec);
 
 extern struct spec contract_specs[];
-extern const size_t contract_n_specs;
+extern size_t contract_n_specs;
 
 /* A test that is run with each spec. */
 #define CONTRACT(name)                                                                             \

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <sys/prctl.h>
 #include <time.h>
-#include "region_format.h"
+#include "region_check.h"
 
 #define REGION_FD    500 /* out of the way of tests that look which descriptors are free */
 #define REGION_SIZE  (256 << 20) /* sparse */
@@ -28,6 +28,58 @@ static void make_region(void)
 	munmap(m.base, m.len);
 	cr_assert_eq(fcntl(fd, F_DUPFD_CLOEXEC, REGION_FD), REGION_FD);
 	close(fd);
+}
+
+/* In a guest that has them all specs are replaced by this one. */
+static __attribute__((constructor)) void take_devices(void)
+{
+	static const struct spec of_devices = { "ivshmem:$", "ivshmem:$,pnetid=OTHER",
+						"ivshmem:$,max-dmbs=3", 3 };
+
+	if (!getenv("ISM_CONTRACT_DEVICES"))
+		return;
+	contract_specs[0] = of_devices;
+	contract_n_specs = 1;
+}
+
+/* Has this process the device? One can be opened once. */
+static int is_open(const char *bdf)
+{
+	char path[80], group[256] = "", name[300], target[300];
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/iommu_group", bdf);
+	cr_assert_gt(readlink(path, group, sizeof(group) - 1), 0);
+	snprintf(name, sizeof(name), "/dev/vfio/%s", strrchr(group, '/') + 1);
+	for (int fd = 0; fd < 256; fd++) {
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+		n = readlink(path, target, sizeof(target) - 1);
+		target[n < 0 ? 0 : n] = 0;
+		if (!strcmp(target, name))
+			return 1;
+	}
+	return 0;
+}
+
+/* The first that is not open. All of them have the same memory, which is new in each test. */
+static const char *free_device(void)
+{
+	static char list[256];
+	static int has_region;
+	struct region_geometry g = { .peers = REGION_SLOTS, .dmbs = 160 };
+	struct ism_err err = {};
+	char spec[64], *bdf;
+
+	snprintf(list, sizeof(list), "%s", getenv("ISM_CONTRACT_DEVICES"));
+	bdf = strtok(list, " ");
+	snprintf(spec, sizeof(spec), "ivshmem:%s", bdf);
+	if (!has_region)
+		cr_assert_eq(region_format_spec(spec, 0, &g, 1, &err), 0, "%s", err.text);
+	has_region = 1;
+	while (bdf && is_open(bdf))
+		bdf = strtok(NULL, " ");
+	cr_assert_not_null(bdf, "too few devices");
+	return bdf;
 }
 
 static void exec_server(const char *memory, const char *path, int out)
@@ -78,6 +130,8 @@ const char *spec_text(const char *spec)
 	for (; *spec; spec++)
 		if (*spec == '@') {
 			n += sprintf(text + n, "/proc/self/fd/%d", REGION_FD);
+		} else if (*spec == '$') {
+			n += sprintf(text + n, "%s", free_device());
 		} else if (*spec == '%') {
 			n += sprintf(text + n, "%s", start_server());
 		} else if (*spec == '#') {

@@ -4,7 +4,7 @@
 VM	:= $(B)/vm
 
 .PHONY: vm-tools check-vm
-vm-tools: $(VM)/agent $(VM)/devtool
+vm-tools: $(VM)/agent $(VM)/devtool $(VM)/fabpair $(B)/fabric/contract
 
 check-vm: all vm-tools
 	$(Q)B=$(abspath $(B)) python3 selftests/vm/run.py $(VM_ARGS)
@@ -12,5 +12,5 @@ check-vm: all vm-tools
 $(VM)/agent: selftests/vm/agent.c
 	$(call say,LINK,$@)mkdir -p $(@D) && $(CC) $(CPPFLAGS) $(CFLAGS) -std=gnu11 $(WARN) -static -o $@ $<
 
-$(VM)/devtool: selftests/vm/devtool.c $(B)/libismfabric.a $(B)/libismredir.a
+$(VM)/devtool $(VM)/fabpair: $(VM)/%: selftests/vm/%.c $(B)/libismfabric.a $(B)/libismredir.a
 	$(call say,LINK,$@)mkdir -p $(@D) && $(CC) $(CPPFLAGS) $(CFLAGS) $(OWN_CFLAGS) -pie -o $@ $^

@@ -20,6 +20,12 @@ def tool(guest, options, *steps):
     return guest.start(f"exec {TOOL} {device(guest)}{options} {' '.join(map(str, steps))}")
 
 
+def bound(guest, options, *steps):
+    """The same, with interrupts; the first time in a guest this binds the device."""
+    guest.modprobe("vfio-pci", "vfio_iommu_type1")
+    return tool(guest, options + ",bind=vfio", *steps)
+
+
 def lines(job):
     status, text = job.wait()
     assert status == 0, text
@@ -66,19 +72,17 @@ def guests_see_each_other(a, b, _):
 
 @check(bells)
 def guests_ring_each_other(a, b, _):
-    for g in a, b:
-        g.modprobe("vfio-pci", "vfio_iommu_type1")
-    first = tool(a, ",bind=vfio", "info", "wait", 60000, "ring", 1)
-    wait_for(first, "bell")
-    second = tool(b, ",bind=vfio", "info", "ring", 0, "wait", 60000)
+    first = bound(a, "", "info", "wait", 60000, "ring", 1)
+    wait_for(first, ", bell")
+    second = bound(b, "", "info", "ring", 0, "wait", 60000)
     assert lines(first) == [f"peer 0, {SIZE} bytes, bell, rings, coherent", "rung"]
     assert lines(second) == [f"peer 1, {SIZE} bytes, bell, rings, coherent", "rung"]
 
 
 @check(bells)
 def a_process_of_the_host_is_a_peer(a, _, server):
-    guest = tool(a, "", "info", "wait", 60000, "get", 4096, "put", 8192, "from-guest", "ring", 2)
-    wait_for(guest, "bell")
+    guest = bound(a, "", "info", "wait", 60000, "get", 4096, "put", 8192, "from-guest", "ring", 2)
+    wait_for(guest, ", bell")
     with process(server, "info", "put", 4096, "from-host", "ring", 0, "wait", 60000, "get", 8192,
                  "gone", 0, "gone", 1, "gone", 7) as host:
         text = host.communicate(timeout=90)[0].splitlines()
@@ -92,9 +96,9 @@ def another_layout(a, b, _):
     """Memory at an offset, the bell described by options, the number given."""
     lines(tool(a, "", "put", 0x100000, "at-an-offset"))
     layout = ",preset=soc,mem=2:0x100000,doorbell=0:12:0,bell-value=0,bell-shift=16"
-    first = tool(a, layout, "info", "get", 0, "wait", 60000)
-    wait_for(first, "bell")
-    lines(tool(b, layout, "ring", 0))
+    first = bound(a, layout, "info", "get", 0, "wait", 60000)
+    wait_for(first, ", bell")
+    lines(bound(b, layout, "ring", 0))
     assert lines(first) == [f"peer -1, {SIZE - 0x100000} bytes, bell, rings, not coherent",
                             "at-an-offset", "rung"]
 

@@ -21,8 +21,10 @@
 #include "ivshmem_dev.h"
 #include "pci.h"
 #include "region.h"
+#include "util.h"
 
 #define MAX_NUMBER 65535 /* of a peer, for any device */
+#define MAX_WHERE  120 /* a path that fits into sun_path, and "unix:" */
 
 static const char *const options_known[] = { ISM_BAR_OPTIONS, "irq", "bind", NULL };
 
@@ -80,7 +82,9 @@ static int map_memory(struct bar_dev *b, struct region_dev *dev, struct ism_err 
 	dev->len = len;
 	dev->fd = b->memory.fd;
 	dev->fd_off = b->memory.off;
-	return 0;
+	if (dev->fd >= 0)
+		dev->lock_fd = fabric_reopen(dev->fd, O_RDWR);
+	return dev->lock_fd < 0 && dev->fd >= 0 ? dev->lock_fd : 0;
 }
 
 static int map_bells(struct bar_dev *b, struct ism_err *err)
@@ -146,20 +150,42 @@ static int parse_how(const char *options, enum ism_pci_how *ret, struct ism_err 
 	return 0;
 }
 
+/* Before anybody else has it. */
+static void give_up(struct region_dev *dev)
+{
+	if (dev->lock_fd >= 0)
+		close(dev->lock_fd);
+	dev->ops->close(dev);
+}
+
+static struct bar_dev *new_bar(struct region_dev *dev, const char *options, struct ism_err *err)
+{
+	struct bar_dev *b = calloc(1, sizeof(*b));
+
+	if (!b)
+		return NULL;
+	b->bell = -1;
+	dev->priv = b;
+	dev->ops = &bar_silent_ops;
+	if (!ism_bar_layout_parse(options, &b->layout, err)) {
+		/* A board's memory is what its makers say it is: coherent=yes. */
+		dev->is_coherent = !strcmp(b->layout.name, "ivshmem");
+		return b;
+	}
+	bar_close(dev);
+	return NULL;
+}
+
 static int open_bar(const char *bdf, const char *options, struct region_dev *dev,
 		    struct ism_err *err)
 {
-	struct bar_dev *b = calloc(1, sizeof(*b));
+	struct bar_dev *b = new_bar(dev, options, err);
 	enum ism_pci_how how;
 	int rc;
 
 	if (!b)
-		return -ENOMEM;
-	b->bell = -1;
-	dev->priv = b;
-	rc = ism_bar_layout_parse(options, &b->layout, err);
-	if (!rc)
-		rc = parse_how(options, &how, err);
+		return -EINVAL;
+	rc = parse_how(options, &how, err);
 	if (!rc)
 		rc = ism_pci_open(bdf, how, &b->pci, err);
 	if (!rc)
@@ -171,13 +197,28 @@ static int open_bar(const char *bdf, const char *options, struct region_dev *dev
 	if (!rc)
 		rc = arm(b, dev, err);
 	if (rc) {
-		bar_close(dev);
+		give_up(dev);
 		return rc;
 	}
-	/* A board's memory is what its makers say it is: coherent=yes. */
-	dev->is_coherent = !strcmp(b->layout.name, "ivshmem");
-	dev->ops = b->bells.addr ? &bar_ops : &bar_silent_ops;
+	if (b->bells.addr)
+		dev->ops = &bar_ops;
 	return 0;
+}
+
+static int map_bar(const char *bdf, const char *options, struct region_dev *dev,
+		   struct ism_err *err)
+{
+	struct bar_dev *b = new_bar(dev, options, err);
+	int rc;
+
+	if (!b)
+		return -EINVAL;
+	rc = ism_pci_open(bdf, ISM_PCI_BESIDE, &b->pci, err);
+	if (!rc)
+		rc = map_memory(b, dev, err);
+	if (rc)
+		give_up(dev);
+	return rc;
 }
 
 /* ---------------------------------------------------------------- a server */
@@ -249,17 +290,6 @@ static const struct region_dev_ops client_ops = {
 	.close = client_close,
 };
 
-/* All peers have got the same open file; a lock needs one of our own. */
-static int reopen(int fd)
-{
-	char path[40];
-	int own;
-
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	own = open(path, O_RDWR | O_CLOEXEC);
-	return own < 0 ? -errno : own;
-}
-
 static int map_file(struct client_dev *c, struct region_dev *dev, struct ism_err *err)
 {
 	struct stat st;
@@ -273,7 +303,7 @@ static int map_file(struct client_dev *c, struct region_dev *dev, struct ism_err
 	c->base = dev->base;
 	c->len = dev->len = st.st_size;
 	dev->fd = c->fd;
-	dev->lock_fd = reopen(c->fd);
+	dev->lock_fd = fabric_reopen(c->fd, O_RDWR);
 	return dev->lock_fd < 0 ? dev->lock_fd : 0;
 }
 
@@ -285,7 +315,8 @@ static int join(const char *path, struct client_dev *c, struct ism_err *err)
 
 	if (rc)
 		return rc;
-	c->fd = reopen(ism_ivclient_memory(c->client));
+	/* All peers have got the same open file; a lock needs one of our own. */
+	c->fd = fabric_reopen(ism_ivclient_memory(c->client), O_RDWR);
 	if (c->fd < 0)
 		return ism_err_set(err, c->fd, "the server's memory cannot be opened: %s",
 				   strerror(-c->fd));
@@ -321,19 +352,44 @@ static int open_client(const char *path, struct region_dev *dev, struct ism_err 
 
 /* ---------------------------------------------------------------- from outside */
 
+/* What is before the first ',' of a spec, and what is behind it. */
+static int split(const char *spec, char *where, size_t len, const char **ret_options,
+		 struct region_dev *dev, struct ism_err *err)
+{
+	size_t n = strcspn(spec, ",");
+
+	*ret_options = spec[n] ? spec + n + 1 : "";
+	*dev = (struct region_dev){ .fd = -1, .lock_fd = -1, .number = -1, .bell_fd = -1 };
+	if (n >= len)
+		return ism_err_set(err, -ENAMETOOLONG, "%.40s...: too long", spec);
+	memcpy(where, spec, n);
+	where[n] = 0;
+	return 0;
+}
+
 int ism_ivshmem_open(const char *spec, struct region_dev *dev, const char **ret_options,
 		     struct ism_err *err)
 {
-	size_t len = strcspn(spec, ",");
-	char where[112] = "";
+	char where[MAX_WHERE];
+	int rc = split(spec, where, sizeof(where), ret_options, dev, err);
 
-	*ret_options = spec[len] ? spec + len + 1 : "";
-	*dev = (struct region_dev){ .fd = -1, .lock_fd = -1, .number = -1, .bell_fd = -1 };
-	if (len >= sizeof(where))
-		return ism_err_set(err, -ENAMETOOLONG, "%.40s...: too long", spec);
-	memcpy(where, spec, len);
+	if (rc)
+		return rc;
 	if (!strncmp(where, "unix:", 5))
 		return open_client(where + 5, dev, err);
 	dev->options = options_known;
 	return open_bar(where, *ret_options, dev, err);
+}
+
+int ism_ivshmem_map(const char *spec, struct region_dev *dev, struct ism_err *err)
+{
+	char where[MAX_WHERE];
+	const char *options;
+	int rc = split(spec, where, sizeof(where), &options, dev, err);
+
+	if (rc)
+		return rc;
+	if (!strncmp(where, "unix:", 5))
+		return open_client(where + 5, dev, err);
+	return map_bar(where, options, dev, err);
 }

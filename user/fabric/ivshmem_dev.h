@@ -17,4 +17,7 @@ struct region_dev;
 int ism_ivshmem_open(const char *spec, struct region_dev *dev, const char **ret_options,
 		     struct ism_err *err);
 
+/** ism_ivshmem_map() - only the memory: not a peer of it, and also while a process of this kernel is one */
+int ism_ivshmem_map(const char *spec, struct region_dev *dev, struct ism_err *err);
+
 #endif

@@ -250,8 +250,10 @@ static int take(struct ism_pci *pci, enum ism_pci_how how, struct ism_err *err)
 		link_name(pci, "driver", driver, sizeof(driver));
 	}
 	/* Also without interrupts: what is bound to a driver cannot be enabled otherwise. */
-	if (!strcmp(driver, "vfio-pci"))
-		return vfio_open(pci, err);
+	if (!strcmp(driver, "vfio-pci")) {
+		rc = vfio_open(pci, how == ISM_PCI_BESIDE ? NULL : err);
+		return rc == -EBUSY && how == ISM_PCI_BESIDE ? 0 : rc;
+	}
 	if (how == ISM_PCI_VFIO || how == ISM_PCI_BIND)
 		return ism_err_set(err, -ENODEV,
 				   "%s is not bound to vfio-pci: modprobe vfio-pci; echo vfio-pci "
@@ -289,7 +291,7 @@ int ism_pci_open(const char *bdf, enum ism_pci_how how, struct ism_pci **ret, st
 		return rc;
 	}
 	open_bars(pci);
-	pci->can_irq = pci->device >= 0 && how != ISM_PCI_PLAIN;
+	pci->can_irq = pci->device >= 0 && how != ISM_PCI_PLAIN && how != ISM_PCI_BESIDE;
 	*ret = pci;
 	return 0;
 }

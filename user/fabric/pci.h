@@ -23,12 +23,14 @@ struct ism_pci;
  * @ISM_PCI_VFIO: vfio or failure
  * @ISM_PCI_BIND: as VFIO, and bind a device without a driver to vfio-pci before
  * @ISM_PCI_PLAIN: no interrupts
+ * @ISM_PCI_BESIDE: as PLAIN, and also while another program has the device by vfio
  */
 enum ism_pci_how {
 	ISM_PCI_AUTO,
 	ISM_PCI_VFIO,
 	ISM_PCI_BIND,
 	ISM_PCI_PLAIN,
+	ISM_PCI_BESIDE,
 };
 
 /**

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+#include "ivshmem_dev.h"
 #include "region_file.h"
 #include "region_priv.h"
 
@@ -26,12 +27,13 @@ static int map_spec(const char *spec, unsigned int flags, __u64 size, struct reg
 	int rc;
 
 	memset(ret, 0, sizeof(*ret));
-	if (strncmp(spec, "shm:", 4) && strncmp(spec, "cxl:", 4))
-		return ism_err_set(err, -EINVAL,
-				   "\"%s\": expected shm:PATH or cxl:PATH, also for a BAR of "
-				   "ivshmem (/sys/bus/pci/devices/*/resource2)",
-				   spec);
-	rc = region_file_map(spec + 4, flags, size, &ret->dev, NULL, err);
+	if (!strncmp(spec, "ivshmem:", 8))
+		rc = ism_ivshmem_map(spec + 8, &ret->dev, err);
+	else if (!strncmp(spec, "shm:", 4) || !strncmp(spec, "cxl:", 4))
+		rc = region_file_map(spec + 4, flags, size, &ret->dev, NULL, err);
+	else
+		rc = ism_err_set(err, -EINVAL, "\"%s\": expected shm:PATH, cxl:PATH or ivshmem:...",
+				 spec);
 	if (rc)
 		return rc;
 	ret->mem.base = ret->dev.base;
@@ -217,7 +219,7 @@ static void check_peer(struct check *c, unsigned int i, const struct region_peer
 		return;
 	if (p->lease < ISM_REGION_MIN_LEASE || p->lease > ISM_REGION_MAX_LEASE)
 		problem(c, i, "its lease is out of bounds: %llu ms", (unsigned long long)p->lease);
-	if (p->bell > ISM_BELL_UDP || (p->bell == ISM_BELL_UDP && (!p->port || p->port > 65535)))
+	if (p->bell > ISM_BELL_DEVICE || (p->bell == ISM_BELL_UDP && (!p->port || p->port > 65535)))
 		problem(c, i, "its bell cannot be rung");
 	if (region_load(&at->dmb_high) > m->l.dmbs || region_load(&at->attach_high) > m->l.dmbs)
 		problem(c, i, "it says that it uses more entries than there are");

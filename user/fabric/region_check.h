@@ -17,7 +17,7 @@ struct region_map {
 };
 
 /**
- * region_map_open() - map what a spec of shm: or cxl: names, and check its superblock
+ * region_map_open() - map what a spec of shm:, cxl: or ivshmem: names, and check its superblock
  * @is_writable: for region_evict() and region_check() with repair
  */
 int region_map_open(const char *spec, int is_writable, struct region_map *ret, struct ism_err *err);

@@ -191,6 +191,8 @@ static int is_mine(const struct region *r, const struct region_peer_copy *p)
 	__u64 words[2] = {};
 
 	memcpy(words, r->base.info.pnetid, strlen(r->base.info.pnetid));
+	if (r->dev.is_sole && p->number != (__u64)r->dev.number + 1)
+		return 0;
 	return ISM_PEER_WHAT(p->state) == ISM_PEER_LIVE && p->host[0] == r->host[0] &&
 	       p->host[1] == r->host[1] && p->pnetid[0] == le64toh(words[0]) &&
 	       p->pnetid[1] == le64toh(words[1]);
