@@ -219,7 +219,20 @@ memory:
 	return ism_memory_room(rec, sk, size) == ISM_ROOM ? 0 : ISM_R_PRESSURE;
 }
 
-/* The dummy sends: SK_DROP means "not now", nothing was consumed, and send() says EACCES. */
+/*
+ * "Not now": send() shall fail and consume nothing. SK_DROP does that, but the kernel remembers it for all
+ * later messages of the socket (psock->eval in net/ipv4/tcp_bpf.c). What it does not remember is a redirect
+ * that fails, and to send by TCP fails on a socket in TCP_REPAIR, such as the dummy itself: EINVAL.
+ */
+static __always_inline int not_now(struct sk_msg_md *msg, struct ism_relay *r)
+{
+	__u64 dummy = r->dummy;
+
+	r->drops++;
+	return bpf_msg_redirect_hash(msg, &socks, &dummy, 0);
+}
+
+/* The dummy sends. */
 static __noinline int from_relay(struct sk_msg_md *msg)
 {
 	struct ism_ctl *ctl = ism_ctl();
@@ -245,10 +258,8 @@ static __noinline int from_relay(struct sk_msg_md *msg)
 	r->why = rec ? push_refused(r, rec, ctl, msg->size) : ISM_R_PEER_GONE;
 	if (!r->why && bpf_msg_redirect_hash(msg, &socks, &token, BPF_F_INGRESS) != SK_PASS)
 		r->why = ISM_R_PEER_GONE;
-	if (r->why) {
-		r->drops++;
-		return SK_DROP;
-	}
+	if (r->why)
+		return not_now(msg, r);
 	r->after_pushed = r->after_in;
 	r->pushed += msg->size;
 	r->unread += msg->size;

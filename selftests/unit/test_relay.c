@@ -249,7 +249,7 @@ static void do_send(struct side *s)
 	else if (s->slot.unread && s->slot.unread + len > BUDGET)
 		s->slot.why = ISM_R_BUDGET;
 	if (s->slot.why) {
-		relay_end_sent(&s->e, -EACCES, now);
+		relay_end_sent(&s->e, -EINVAL, now);
 		return;
 	}
 	n = 1 + rnd(len);

@@ -248,8 +248,13 @@ static void refused(struct relay_end *e, __u64 now)
 void relay_end_sent(struct relay_end *e, ssize_t n, __u64 now)
 {
 	e->sending = 0;
-	if (n == -EACCES || n == -ENOMEM || n == -ENOBUFS || n == -EAGAIN || n == -EINTR) {
+	/* EINVAL is the verdict's "not now" */
+	if (n == -EINVAL || n == -ENOMEM || n == -ENOBUFS || n == -EAGAIN || n == -EINTR) {
 		refused(e, now);
+		return;
+	}
+	if (n == -EACCES) {
+		relay_end_break(e, "its dummy socket cannot send any more");
 		return;
 	}
 	if (n < 0) {

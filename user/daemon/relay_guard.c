@@ -176,6 +176,16 @@ static void reset_there(const struct ism_conn *c, void *arg)
 	serve(NULL, &msg, *(int *)arg);
 }
 
+/*
+ * Nothing of the daemon's shall stay open because the guard has it: sockets that are bound, locks. The
+ * memory of fabrics stays mapped.
+ */
+static void close_others(int fd)
+{
+	close_range(3, fd - 1, 0);
+	close_range(fd + 1, ~0u, 0);
+}
+
 static void guard_main(int fd, void **peers)
 {
 	int home = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
@@ -231,6 +241,7 @@ int relay_guard_start(struct relay_guard *g)
 		signal(SIGTERM, SIG_IGN);
 		signal(SIGINT, SIG_IGN);
 		signal(SIGHUP, SIG_IGN);
+		close_others(sv[1]);
 		guard_main(sv[1], g->peers);
 	}
 	close(sv[1]);
