@@ -503,9 +503,13 @@ struct ism_spin {
 	uint32_t loops;
 	uint32_t same_cpu;
 	uint32_t slow; /* somebody else had the CPU for long */
+	uint32_t cap; /* ns, of the budget */
 };
 
-/** ism_spin_begin() - @budget is the adaptive state of this kind of wait; @partner_cpu -1: unknown */
+#define ISM_CPU_UNKNOWN	  -1
+#define ISM_CPU_ELSEWHERE -2 /* of another kernel */
+
+/** ism_spin_begin() - @budget is the adaptive state of this kind of wait; @partner_cpu may be ISM_CPU_* */
 void ism_spin_begin(struct ism_spin *s, uint32_t *budget, int partner_cpu);
 /** ism_spin_more() - pauses or yields once; 0 when it is time to sleep */
 int ism_spin_more(struct ism_spin *s);
@@ -521,7 +525,7 @@ static inline void ism_pause(void)
 #endif
 }
 
-/** conn_partner_cpu() - where the partner last ran */
+/** conn_partner_cpu() - where the partner last ran, or ISM_CPU_ELSEWHERE */
 int conn_partner_cpu(const struct conn *c);
 uint64_t ism_now_ns(void);
 /** ism_ticks() - the cheapest clock there is, for waiters; ism_to_ticks() - so many ns in it, about */

@@ -101,10 +101,16 @@ int ism_my_cpu(void)
 	return sched_getcpu(); /* from the rseq area since glibc 2.35 */
 }
 
-static uint32_t spin_cap(void)
+/*
+ * A bell between kernels goes through both their ismredirds, so there sleeping costs several wake-ups, and
+ * spinning is worth it for longer; also with one CPU, as the partner has others.
+ */
+static uint32_t spin_cap(int partner_cpu)
 {
 	uint32_t wake = ism_host()->wake_ns;
 
+	if (partner_cpu == ISM_CPU_ELSEWHERE)
+		return SPIN_MAX;
 	if (ism_host()->cpus == 1)
 		return 0;
 	if (!wake)
@@ -141,7 +147,7 @@ static void budget_set(uint32_t *state, uint32_t ns)
 void ism_spin_begin(struct ism_spin *s, uint32_t *budget, int partner_cpu)
 {
 	uint64_t now = ism_ticks();
-	uint32_t cap, ns = 0;
+	uint32_t ns = 0;
 
 	s->budget = budget;
 	s->intr = ism_interrupts;
@@ -154,8 +160,8 @@ void ism_spin_begin(struct ism_spin *s, uint32_t *budget, int partner_cpu)
 		if (s->same_cpu) {
 			s->yields = YIELDS;
 		} else {
-			cap = spin_cap();
-			ns = cap ? budget_get(budget, cap) : 0;
+			s->cap = spin_cap(partner_cpu);
+			ns = s->cap ? budget_get(budget, s->cap) : 0;
 		}
 	}
 	s->until = now + ism_to_ticks(ns);
@@ -226,12 +232,11 @@ static void note_crowd(const struct ism_spin *s, int hit)
  */
 void ism_spin_end(struct ism_spin *s, int hit)
 {
-	uint32_t cap, ns = (*s->budget & 0xffffff);
+	uint32_t cap = s->cap, ns = (*s->budget & 0xffffff);
 
 	note_crowd(s, hit);
 	if (s->same_cpu || s->start < crowded_until)
 		return;
-	cap = spin_cap();
 	ns = ns ? ns - 1 : cap;
 	if (hit || ism_ticks() - s->start < ism_to_ticks(2ULL * cap))
 		ns = ns < SPIN_MIN ? cap / 2 : ns + ns / 2;
@@ -243,7 +248,7 @@ void ism_spin_end(struct ism_spin *s, int hit)
 int conn_partner_cpu(const struct conn *c)
 {
 	if (c->slot->remote)
-		return -1;
+		return ISM_CPU_ELSEWHERE;
 	return __atomic_load_n(&ism_dmb_tx(c->own)->cpu, __ATOMIC_RELAXED);
 }
 
