@@ -101,11 +101,11 @@ test_killed_program()
 	both_down
 }
 
-# restart HOST - its ismredird is killed, and started again; its programs give it their rings back
+# restart HOST - its ismredird is killed or stopped, and started again; its programs give it their rings back
 restart()
 {
 	on "$1"
-	kill -KILL "$DAEMON_PID"
+	kill -s "${2:-KILL}" "$DAEMON_PID"
 	within 5 gone "$DAEMON_PID" || die "$1: ismredird does not die"
 	sleep "0.$((RANDOM % 4))"
 	daemon_up
@@ -120,16 +120,16 @@ resumed()
 test_killed_daemon()
 {
 	both_up
-	exchange 16
+	exchange 20
 	within 10 across || die "no rings: $(ends)"
 	restart a
 	on a within 10 resumed || die "a: no rings come back"
 	restart b
 	on b within 10 resumed || die "b: no rings come back"
-	for _ in 1 2; do
-		restart a
-		restart b
-	done
+	restart b TERM
+	on b within 10 resumed || die "b: no rings come back after a stop"
+	restart a
+	restart b
 	exchange_ends
 	exchange 3
 	within 10 across || die "a new connection gets no rings: $(ends)"

@@ -188,6 +188,7 @@ int daemon_init(struct daemon *d, const struct options *opt, struct ism_err *err
 
 void daemon_free(struct daemon *d)
 {
+	d->is_ending = 1;
 	relay_free(d->relay);
 	clients_free(d);
 	pairs_clear(&d->pairs);

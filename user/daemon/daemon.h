@@ -38,6 +38,7 @@ struct options {
  * struct daemon - everything
  * @fabric: the loopback fabric; @remotes, @n_remotes: those that reach other kernels
  * @verify: verify_socket(), but in fuzzers
+ * @is_ending: daemon_free() is at work
  * @relays: this daemon moves bytes of programs without rings, by @relay; @pairs, @remotes and their fabrics
  *          are then used under its lock
  * @instance: another one for each start
@@ -59,6 +60,7 @@ struct daemon {
 	struct closer *closer;
 	struct host host;
 	int (*verify)(int sock, __u64 token, int is_new, struct verdict *ret);
+	int is_ending;
 	int relays;
 	struct relay *relay;
 	__u64 instance;

@@ -99,12 +99,18 @@ static void detach(struct far *f)
 	f->pair->end[1].dmb = NULL;
 }
 
+/*
+ * A daemon that ends withdraws nothing that programs have: they go on, and give it to the next one, which
+ * finds it in the fabric.
+ */
 void far_free(struct pair *p)
 {
 	struct far *f = p->far;
 
-	detach(f);
-	ism_fabric_unregister_dmb(f->r->fabric, p->end[0].dmb);
+	if (!f->was_attached || !f->r->d->is_ending) {
+		detach(f);
+		ism_fabric_unregister_dmb(f->r->fabric, p->end[0].dmb);
+	}
 	sd_event_source_disable_unref(f->io);
 	if (f->bell >= 0)
 		close(f->bell);
