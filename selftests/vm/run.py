@@ -100,6 +100,7 @@ if __name__ == "__main__":
     # the checks know this module by its name
     sys.modules["run"] = sys.modules["__main__"]
     import tests_bells  # noqa: E402,F401 pylint: disable=unused-import
+    import tests_cross  # noqa: E402,F401 pylint: disable=unused-import
     import tests_cxl  # noqa: E402,F401 pylint: disable=unused-import
     import tests_kernel  # noqa: E402,F401 pylint: disable=unused-import
     import tests_region  # noqa: E402,F401 pylint: disable=unused-import

@@ -20,11 +20,15 @@ def unload(guest):
     guest.ok("ismredir unload")
 
 
-def transfer(guest, starter="", seconds=2, port=5555):
-    """A verified stream each way between two programs in the loaded cgroup."""
-    server = guest.start(f"{IN}exec {starter} python3 {TRANSFER} listen {port} {seconds} epoll")
-    guest.within(f"ss -Hltn sport = :{port} | grep -q .")
-    client = guest.start(f"{IN}exec {starter} python3 {TRANSFER} connect {port} {seconds} poll")
+def transfer(a, b, starter="", seconds=2, port=5555, host="127.0.0.1"):
+    """A verified stream each way between a server on @a and a client on @b, in the loaded cgroups."""
+    to = f"export ISMREDIR_TEST_HOST={host} ISMREDIR_AFTER=1,1; {IN}exec {starter} python3 {TRANSFER}"
+    server = a.start(f"{to} listen {port} {seconds} epoll")
+    try:
+        a.within(f"ss -Hltn sport = :{port} | grep -q .")
+    except vm.GuestError as e:
+        raise AssertionError(server.said()) from e
+    client = b.start(f"{to} connect {port} {seconds} poll")
     for job in (server, client):
         status, text = job.wait()
         assert status == 0 and "exact" in text, text
@@ -57,7 +61,7 @@ def the_self_tests_pass(guest):
 @check(one_guest)
 def messages_are_redirected(guest):
     load(guest)
-    transfer(guest)
+    transfer(guest, guest)
     counted(guest, "bytes: [0-9.]+[KMG]? redirected in [1-9]")
     unload(guest)
 
@@ -68,7 +72,7 @@ def rings_between_two_programs(guest):
     guest.ok("mkdir -p /run/ismredir")
     daemon = guest.start("exec ismredird")
     guest.within("test -S /run/ismredir/control.sock")
-    transfer(guest, "ismredir run --")
+    transfer(guest, guest, "ismredir run --")
     counted(guest, "rings: [0-9.]+[KMG]? in [1-9]")
     unload(guest)
     guest.ok("kill $(ss -Hlxp src /run/ismredir/control.sock | sed 's/.*pid=//; s/,.*//')")
