@@ -167,7 +167,7 @@ help:
 	@echo 'all (default)  build $(B)/ismredir'
 	@echo 'deps           install what a fresh Debian lacks (root)'
 	@echo 'quickstart     demo: redis and iperf3, plain and accelerated (root)'
-	@echo 'check          all tests (root): check-unit, -ring, -netns, -apps, -direct, -daemon, -rings'
+	@echo 'check          all tests (root): check-unit, -ring, -region, -netns, -apps, -direct, -daemon, -rings'
 	@echo 'check-vm       tests in guests with another kernel (docs/vm.rst); not part of check'
 	@echo 'bench          side-by-side measurements into docs/ (root, minutes)'
 	@echo 'fuzz           libFuzzer targets, FUZZ_TIME=600 seconds each'

@@ -10,7 +10,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 . selftests/unit/counts.sh
 
 BUILD=${1:?usage: check.sh BUILD}
-PARTS=(unit ring netns apps direct daemon rings cross)
+PARTS=(unit ring region netns apps direct daemon rings cross)
 
 # One make at a time and none of its jobs: the parts measure nothing, but they share the machine.
 MAKEFLAGS=$(printf '%s' "${MAKEFLAGS:-}" | sed -E 's/ --jobserver-[a-z]+=[^ ]*//g; s/ -j[0-9]*( |$)/ /g')

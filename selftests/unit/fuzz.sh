@@ -43,4 +43,5 @@ fuzz option -max_len=64 "$@"
 fuzz config -max_len=4096 "$@"
 fuzz values -max_len=128 "$@"
 fuzz ring -max_len=512 "$@"
+fuzz region -max_len=256 "$@"
 print_counts

@@ -47,13 +47,17 @@ $(B)/unit-asan/unit: $(SAN_UNIT) $(SAN_LIB) $(B)/unit-asan/user/cli/output.o $(S
 $(B)/unit-asan/ismredir: $(SAN_CLI) $(SAN_FABRIC) $(SAN_LIB)
 	$(call say,LINK,$@)$(CC) -pie $(SAN) $(LDFLAGS) -o $@ $^ $(LDLIBS_ALL)
 
-# Without the fuzzer's run-time library there is no binary, and fuzz.sh says so.
-$(FUZZ_BIN): $(B)/unit/fuzz_%: $(UNIT_DIR)/fuzz_%.c $(FUZZ_SRC) $(wildcard include/ismredir/*.h user/lib/*.h selftests/ring/*.h)
-	$(call say,FUZZ,$@)mkdir -p $(@D) && \
+# Without the fuzzer's run-time library there is no binary, and fuzz.sh says so. $(1): sources, options
+define fuzz_cc
+$(call say,FUZZ,$@)mkdir -p $(@D) && \
 	if printf 'int LLVMFuzzerTestOneInput(const char *d, long n) { return d && n > 9; }' | \
 		$(CLANG) $(FUZZ_FLAGS) -x c -o $@.probe - 2>/dev/null; then \
 		rm -f $@.probe && $(CLANG) $(CPPFLAGS) -O1 -g -std=gnu11 $(WARN) -Iinclude -Iuser/lib \
-			$(FUZZ_FLAGS) -o $@ $< $(FUZZ_SRC) -linih; \
+			$(FUZZ_FLAGS) -o $@ $(1); \
 	else echo '  no libFuzzer for $(CLANG): $(@F) is left out'; fi
+endef
+
+$(FUZZ_BIN): $(B)/unit/fuzz_%: $(UNIT_DIR)/fuzz_%.c $(FUZZ_SRC) $(wildcard include/ismredir/*.h user/lib/*.h selftests/ring/*.h)
+	$(call fuzz_cc,$< $(FUZZ_SRC) -linih)
 
 -include $(UNIT_OBJ:.o=.d) $(SAN_LIB:.o=.d) $(SAN_CLI:.o=.d) $(SAN_FABRIC:.o=.d) $(SAN_UNIT:.o=.d) $(SAN_RELAY:.o=.d)

@@ -16,6 +16,11 @@
 
 static const struct region_dev_ops no_ops;
 
+#ifdef REGION_TEST
+extern __u64 region_test_pid;
+extern struct ism_fabric *region_test_opening; /* so that it can die before it is open */
+#endif
+
 /* ---------------------------------------------------------------- options */
 
 static int check_names(const struct region_dev *dev, const char *options, struct ism_err *err)
@@ -215,7 +220,12 @@ static void free_region(struct region *r)
 
 static int identify(struct region *r)
 {
+#ifdef REGION_TEST
+	r->pid = region_test_pid;
+	region_test_opening = &r->base;
+#else
 	r->pid = getpid();
+#endif
 	r->start = region_process_start(r->pid);
 	return region_host_id(r->host);
 }

@@ -180,7 +180,7 @@ static int make_att(struct region *r, __u64 token, unsigned int owner, __u64 ind
 	struct region_att *a = free_att(r);
 
 	if (!a) {
-		region_drop_stale(r);
+		region_drop_stale(r, 1);
 		a = free_att(r);
 	}
 	if (!a)
@@ -327,14 +327,14 @@ static int is_given_away(const struct region *r, const struct region_att *a)
 	return (a->pid != r->pid || a->start != r->start) && is_running(a);
 }
 
-void region_drop_stale(struct region *r)
+void region_drop_stale(struct region *r, int with_orphans)
 {
 	for (__u64 i = 0; i < r->att_high; i++) {
 		struct region_att *a = &r->att[i];
 
 		if (!a->is_used || a->is_user)
 			continue;
-		if (a->is_orphan ? !is_running(a) : !is_current(r, a))
+		if (a->is_orphan ? with_orphans && !is_running(a) : !is_current(r, a))
 			drop_att(r, a);
 	}
 }
@@ -408,7 +408,7 @@ void region_find_attached(struct region *r)
 					       ->value);
 		link_att(r, a);
 	}
-	region_drop_stale(r);
+	region_drop_stale(r, 1);
 }
 
 /* ---------------------------------------------------------------- writing and ringing */

@@ -285,8 +285,8 @@ int region_register_dmb(struct ism_fabric *f, const struct ism_dmb_params *p, st
 	o->base.index = index;
 	o->off = region_arena(&r->l, r->me) + at;
 	o->bell = bell_of(r, index);
-	clean(r, o);
 	r->own[index] = o;
+	clean(r, o);
 	publish(r, o, p);
 	count(r, o, 1);
 	region_wake(r);

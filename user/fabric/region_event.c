@@ -334,7 +334,7 @@ static void tick(struct region *r)
 	r->tick_ms = now + REGION_TICK_MS;
 	r->is_rung = 1; /* to be sure */
 	region_beat(r);
-	region_drop_stale(r);
+	region_drop_stale(r, 1);
 	region_release_held(r);
 	if (r->n_orphans && now >= r->orphans_ms)
 		region_drop_orphans(r);
@@ -365,6 +365,10 @@ int region_read_events(struct ism_fabric *f, struct ism_event *ret, unsigned int
 	drain(r);
 	region_sync(r);
 	tick(r);
+	if (r->has_changed) { /* owners wait for the memory of what they unregistered */
+		r->has_changed = 0;
+		region_drop_stale(r, 0);
+	}
 	look_for_rings(r);
 	rung = r->is_rung;
 	done = take_mails(r, ret, n);

@@ -102,6 +102,7 @@ struct region_att {
 /**
  * struct region - an open fabric
  * @me, @state: the own slot, and its state in memory; @is_lost: it is not ours any more
+ * @has_changed: a directory was read again
  * @is_rung: bells may have values that were not looked at
  * @tick_ms: when the next tick is due; @pause_us: until the next look at the bells
  * @orphans_ms: when orphans are given up
@@ -139,6 +140,7 @@ struct region {
 	int epoll_fd, timer_fd, more_fd, udp_fd, read_fd;
 	int has_bell;
 	int is_rung;
+	int has_changed;
 	__u64 udp_addr[2];
 	__u64 udp_port;
 };
@@ -224,8 +226,8 @@ unsigned int region_drop_own(struct region *r);
 /** region_find_attached() - at open: the own attach table, as an earlier process left it */
 void region_find_attached(struct region *r);
 
-/** region_drop_stale() - entries for what is not there any more, and of programs that ended */
-void region_drop_stale(struct region *r);
+/** region_drop_stale() - entries for what is not there any more; @with_orphans: and of programs that ended */
+void region_drop_stale(struct region *r, int with_orphans);
 
 /** region_drop_attached() - at close; returns how many are left, because programs may write by them */
 unsigned int region_drop_attached(struct region *r);
