@@ -66,6 +66,12 @@ static __always_inline __u32 relay_refused(struct verdict *v, const struct ism_r
 		ism_set(v->me, ISM_CONN_PINNED);
 		return ISM_R_URGENT;
 	}
+	/* What is in the relay holds back what follows, so it may be left at any time. */
+	if (is_duplex(v)) {
+		ism_set(v->me, ISM_CONN_PINNED);
+		ism_leave(v->me);
+		return ISM_R_DUPLEX;
+	}
 	return 0;
 }
 
@@ -165,6 +171,7 @@ static __always_inline int to_relay(struct sk_msg_md *msg, struct bpf_sock *sk, 
 			r->turns++;
 		if (reason == ISM_R_RELAY_WAIT)
 			ask_for_relay(v);
+		leave_before_full(v, reason);
 		note_plane(v->me, ISM_PLANE_TCP, reason);
 		return SK_PASS;
 	}

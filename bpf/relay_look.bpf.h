@@ -17,7 +17,7 @@ static __always_inline void relay_look(struct ism_relay *r, const struct ism_con
 		r->sk_state = 0;
 		return;
 	}
-	if (rec->flags & ISM_CONN_PINNED)
+	if (rec->flags & (ISM_CONN_PINNED | ISM_CONN_LEAVING))
 		flags |= ISM_RELAY_SK_PINNED;
 	if (!KREAD(struct sock, sk, sk_socket))
 		flags |= ISM_RELAY_SK_ORPHAN;

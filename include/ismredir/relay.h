@@ -106,7 +106,7 @@ struct ism_relay {
 
 #define ISM_RELAY_AFTER (1ULL << 32)
 
-#define ISM_RELAY_SK_PINNED 1 /* stays on TCP, as its record says */
+#define ISM_RELAY_SK_PINNED 1 /* is to stay on TCP, as its record says */
 #define ISM_RELAY_SK_ORPHAN 2 /* no process has it any more */
 
 /**

@@ -75,10 +75,11 @@ counter()
 	ism -j status | json ".daemon.$1"
 }
 
-# box_others - pids of the box but the daemon's
+# box_others - pids of the box but the daemon's, and its guard's, which ends with it
 box_others()
 {
-	box_pids | grep -vx "${DAEMON_PID:-0}"
+	box_pids | grep -vxF "${DAEMON_PID:-0}
+$(pgrep -P "${DAEMON_PID:-0}")"
 }
 
 no_others()

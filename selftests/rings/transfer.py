@@ -56,7 +56,7 @@ class Transfer:
         """Receive once and check."""
         try:
             got = self.sock.recv_into(self.buffer[: size()])
-        except ConnectionResetError:
+        except (ConnectionResetError, ConnectionAbortedError):
             raise End("reset") from None
         if not got:
             raise End("eof")

@@ -366,7 +366,7 @@ int relay_end_step(struct relay_end *e, __u64 now)
 	changed |= note_delivered(e);
 	w = relay_ring_partner(&e->ring) | (e->peer_gone ? ISM_RX_CLOSED : 0);
 	gate(e, w, now);
-	if (e->state == END_OPEN && app_is_gone(e))
+	if (app_is_gone(e) || get32(&e->s->sk_flags) & ISM_RELAY_SK_PINNED)
 		relay_end_drain(e, now);
 	if (w & ISM_RX_CLOSED)
 		partner_closed(e, now);

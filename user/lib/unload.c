@@ -5,7 +5,8 @@
  * Taking a socket out of the sockhash drops what was redirected to it and not yet read
  * (net/core/skmsg.c sk_psock_drop()), silently. So: the word says drain, then every sender that might
  * still hold a redirect verdict from before has to be seen outside sendmsg(), then every receiver
- * with nothing unread; only then do links and maps go. Rings are in no kernel's hands: ismredird tells
+ * with nothing unread; only then do links and maps go. What is in a relay is in ismredird's hands: it
+ * gives up a slot when nothing of it is on its way any more. Rings are in no kernel's hands: ismredird tells
  * the programs of the drain, they leave them with their next send, and nobody waits for an idle one.
  */
 #define _GNU_SOURCE
@@ -18,6 +19,7 @@
 #include <unistd.h>
 #include "inspect.h"
 #include "pins.h"
+#include <ismredir/relay.h>
 
 #define TCP_CLOSE 7 /* include/net/tcp_states.h */
 
@@ -81,7 +83,18 @@ struct scan {
 	unsigned int busy;
 	unsigned int unread;
 	unsigned long long unread_bytes;
+	unsigned int relayed; /* slots in use */
 };
+
+static int count_slot(const void *key, const void *value, void *arg)
+{
+	const struct ism_relay *r = value;
+	struct scan *s = arg;
+
+	(void)key;
+	s->relayed += r->token != 0;
+	return 0;
+}
 
 static int scan_one(const struct ism_conn_view *v, void *arg)
 {
@@ -130,6 +143,10 @@ static int drain(unsigned int timeout_ms, struct ism_unload_result *ret, struct 
 		s.live = s.direct = s.busy = s.unread = 0;
 		s.unread_bytes = 0;
 		rc = ism_inspect_conns(scan_one, &s, err);
+		s.relayed = 0;
+		if (!rc)
+			rc = ism_inspect_map("relays", sizeof(__u32), sizeof(struct ism_relay),
+					     count_slot, &s, err);
 		if (rc)
 			break;
 		if (!ret->conns)
@@ -137,10 +154,10 @@ static int drain(unsigned int timeout_ms, struct ism_unload_result *ret, struct 
 		ret->direct = (s.direct + 1) / 2;
 		if (!s.busy)
 			s.senders_done = 1;
-		if (was_done && !s.unread)
+		if (was_done && !s.unread && !s.relayed)
 			break;
 		if (now_ms() >= end) {
-			ret->left = s.unread + s.busy;
+			ret->left = s.unread + s.busy + s.relayed;
 			ret->left_bytes = s.unread_bytes;
 			rc = -ETIMEDOUT;
 			break;

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+# shellcheck shell=bash disable=SC2154,SC2034 # PORT and others come from run.sh
+#
+# Programs without the library: ismredird moves their bytes between sockets and rings. Their streams are
+# checked byte by byte, and every test sees that the relay had part in it.
+
+# relay_up - loads and relaying ismredirds of both
+relay_up()
+{
+	SERVER_BY=() CLIENT_BY=()
+	for host in a b; do
+		on $host
+		load --skip-tests
+		daemon_up --relay
+		within 5 announced || die "$host: its load does not know the fabric: $(ism -j status)"
+		within 5 at_work || die "$host: the relay does not begin: $(cat "$DIR/ismredird.log")"
+	done
+}
+
+# at_work - the relay of this host has the load
+at_work()
+{
+	grep -q '^relay: at work' "$DIR/ismredird.log"
+}
+
+# talk SECONDS - a transfer between programs that wait in epoll: a blocking pair of tasks leaves by itself
+talk()
+{
+	exchange "$1" epoll epoll
+}
+
+# relayed HOST - bytes that its load has redirected, ever
+relayed()
+{
+	on "$1" sent | cut -d' ' -f1
+}
+
+# planes - both ends of PORT are on the plane relay
+planes()
+{
+	[ "$(ends | grep -c ' relay ')" -ge "${1:-2}" ]
+}
+
+# slots HOST - slots that its relay has in use
+slots()
+{
+	on "$1" ism -j conns | jq '[.conns[] | select(.plane == "relay")] | length'
+}
+
+no_slots()
+{
+	[ "$(slots a)" = 0 ] && [ "$(slots b)" = 0 ]
+}
+
+# checked ARGS... - verified traffic between the hosts
+checked()
+{
+	on b serve traffic "$PORT" "$B/netns/traffic" server --listen "$HOST_B" --port "$PORT" --timeout 15 "$@" ||
+		die "traffic does not start: $(tail -n 3 "$TOP/$NAME/b/traffic.log")"
+	on a inbox "$B/netns/traffic" client --connect "$HOST_B" --port "$PORT" --timeout 15 "$@" >"$TOP/$NAME/a/traffic.log" 2>&1 ||
+		die "traffic $*: $(tail -n 3 "$TOP/$NAME"/[ab]/traffic.log)"
+	on b stop_programs
+	PORT=$((PORT + 1))
+}
+
+# moved HOST SINCE - it has redirected more than that
+moved()
+{
+	[ "$(relayed "$1")" -gt "$2" ]
+}
+
+# Requests and responses of all sizes, and streams, by every way of waiting; then what ends a connection. A
+# connection on which one task sleeps in recv() while another sends stays on TCP (docs/switch-rule.rst).
+test_relay_streams()
+{
+	local io sizes before
+
+	relay_up
+	for io in threads lt et; do
+		for sizes in tiny log mix; do
+			before=$(relayed a)
+			checked --rounds 300 --io $io --sizes $sizes --conns 2
+			[ $io = threads ] || moved a "$before" || die "$io, $sizes: nothing went by the relay"
+		done
+	done
+	checked --bytes 4000000 --io et --conns 4 --pause-tx 5:20 --pause-rx 5:20 --sizes mix
+	checked --rounds 200 --io poll --end half --tail 100000
+	checked --rounds 200 --io poll --end rst --tail 100000
+	checked --rounds 200 --io poll --end unread --tail 100000
+	checked --rounds 200 --io poll --send oob
+	[ "$(relayed b)" -gt 1000000 ] || die "b: only $(relayed b) bytes by the relay"
+	! grep -h 'is reset' "$TOP/$NAME"/?/ismredird.log || die "a relay has lost something"
+	within 10 no_slots || die "slots of ended connections stay"
+	both_down
+}
+
+# The last bytes and the FIN at once: the FIN may not come first.
+test_relay_fin()
+{
+	relay_up
+	on b serve fin "$PORT" "$PYTHON" "$CROSS/fin.py" listen "$HOST_B" "$PORT" || die "fin.py does not start"
+	on a inbox "$PYTHON" "$CROSS/fin.py" connect "$HOST_B" "$PORT" 24 || die "fin.py"
+	within 10 grep -q '^transfers 24 bad 0$' "$TOP/$NAME/b/fin.log" || die "truncated: $(cat "$TOP/$NAME/b/fin.log")"
+	[ "$(relayed a)" -gt 100000 ] || die "only $(relayed a) bytes by the relay"
+	both_down
+}
+
+# A reader that stops: what its writer can get rid of is bounded, and arrives once it reads.
+test_relay_stopped_reader()
+{
+	local size n
+
+	relay_up
+	for size in 65536 1000 1; do
+		rm -f "$TOP/$NAME/b/stopped.log"
+		on b serve stopped "$PORT" "$PYTHON" "$CROSS/stopped.py" listen "$HOST_B" "$PORT" ||
+			die "stopped.py does not start"
+		n=$(on a inbox "$PYTHON" "$CROSS/stopped.py" connect "$HOST_B" "$PORT" $size) || die "stopped.py: $n"
+		within 20 grep -q "^got $n\$" "$TOP/$NAME/b/stopped.log" ||
+			die "$n were sent by $size: $(cat "$TOP/$NAME/b/stopped.log")"
+		[ "$n" -lt 16000000 ] || die "a writer without a reader got rid of $n bytes"
+		PORT=$((PORT + 1))
+	done
+	[ "$(relayed a)" -gt 100000 ] || die "only $(relayed a) bytes by the relay"
+	both_down
+}
+
+# ismredird stands still for a while: nothing is lost, or in another order.
+test_relay_standstill()
+{
+	relay_up
+	talk 6
+	within 3 planes || die "no relay: $(ends)"
+	on b
+	kill -STOP "$DAEMON_PID"
+	sleep 2
+	kill -CONT "$DAEMON_PID"
+	exchange_ends
+	both_down
+}
+
+# It is killed: a connection that loses bytes is reset, all others go on, and the next one relays again.
+test_relay_killed()
+{
+	local round
+
+	relay_up
+	for round in 1 2 3; do
+		talk 5
+		within 3 planes || die "round $round: no relay: $(ends)"
+		on b
+		kill -KILL "$DAEMON_PID"
+		within 5 gone "$DAEMON_PID" || die "ismredird survives SIGKILL"
+		within 10 ends_told || die "round $round: $(tail -qn 1 "$TOP/$NAME"/?/transfer.log)"
+		on b
+		rm -f "$DIR/ismredird.log"
+		daemon_up --relay
+		within 5 at_work || die "the next relay does not begin"
+		within 5 announced || die "b: its load does not know the fabric"
+		stop_programs
+		on a stop_programs
+		PORT=$((PORT + 1))
+	done
+	both_down
+}
+
+# ends_told - both ends of the transfer have said how it ended
+ends_told()
+{
+	exact a && exact b
+}
+
+# It is stopped and started in the middle of a transfer, and the load taken away: TCP has it meanwhile.
+test_relay_restart()
+{
+	relay_up
+	talk 10
+	within 3 planes || die "no relay: $(ends)"
+	on b
+	stop_daemon
+	[ "$(ends | grep -c ' relay ')" -lt 2 ] || die "b still relays without ismredird"
+	rm -f "$DIR/ismredird.log"
+	daemon_up --relay
+	within 8 planes || die "not relayed again: $(ends)"
+	on a ism unload --timeout 10 >/dev/null || die "a: unload"
+	exchange_ends
+	on a load --skip-tests
+	both_down
+}
