@@ -213,7 +213,10 @@ struct ism_fabric_ops {
 	 */
 	int (*open)(const char *options, struct ism_fabric **ret, struct ism_err *err);
 
-	/* Unregister all DMBs of this peer, which its partners may still have attached, and free @f. */
+	/*
+	 * Unregister all DMBs of this peer, which its partners may still have attached, and free @f. With
+	 * ISM_FABRIC_PERSISTS exported ones go on for who has their descriptors, to be adopted.
+	 */
 	void (*close)(struct ism_fabric *f);
 
 	/* 0: @gid is a peer that can be reached now; -EHOSTUNREACH: it is not. */

@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <unistd.h>
+#include "util.h"
 
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 0x0008U /* Linux 6.3 */
@@ -35,16 +36,6 @@ static size_t round_up(size_t len, size_t unit)
 	return (len + unit - 1) / unit * unit;
 }
 
-static int reopen(int fd, int flags)
-{
-	char path[32];
-	int again;
-
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	again = open(path, flags | O_CLOEXEC);
-	return again < 0 ? -errno : again;
-}
-
 static int create(unsigned int flags)
 {
 	int fd = memfd_create("ismredir-dmb",
@@ -64,7 +55,7 @@ void *ism_memfd_map(const struct ism_memfd *m)
 
 static void forget(struct ism_memfd *m)
 {
-	*m = (struct ism_memfd){ .fds = { -1, -1, -1 } };
+	*m = (struct ism_memfd){ .fds = { -1, -1, -1, 0 } };
 }
 
 void ism_memfd_drop(struct ism_memfd *m)
@@ -92,7 +83,7 @@ static int make(size_t size, unsigned int flags, struct ism_memfd *m)
 	if (ftruncate(m->fds.write, size) || fchmod(m->fds.write, MODE) ||
 	    fcntl(m->fds.write, F_ADD_SEALS, SEALS))
 		goto fail;
-	rc = m->fds.read = reopen(m->fds.write, O_RDONLY);
+	rc = m->fds.read = fabric_reopen(m->fds.write, O_RDONLY);
 	if (rc < 0)
 		goto out;
 	m->fds.bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -187,10 +178,10 @@ static int complete(const struct ism_dmb_fds *given, struct ism_memfd *m)
 {
 	int from = given->write >= 0 ? given->write : given->read;
 
-	m->fds.read = reopen(from, O_RDONLY);
+	m->fds.read = fabric_reopen(from, O_RDONLY);
 	if (m->fds.read < 0)
 		return m->fds.read;
-	m->fds.write = reopen(from, O_RDWR);
+	m->fds.write = fabric_reopen(from, O_RDWR);
 	if (m->fds.write < 0)
 		return m->fds.write;
 	m->fds.bell = fcntl(given->bell, F_DUPFD_CLOEXEC, 0);

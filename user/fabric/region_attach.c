@@ -314,17 +314,10 @@ int region_export_map(struct ism_fabric *f, const struct ism_dmb_map *map, struc
 
 /* ---------------------------------------------------------------- what ends */
 
-static int is_running(const struct region_att *a)
-{
-	__u64 start = region_process_start(a->pid);
-
-	return start && start == a->start;
-}
-
 /* Does a program hold it that is not this process? */
 static int is_given_away(const struct region *r, const struct region_att *a)
 {
-	return (a->pid != r->pid || a->start != r->start) && is_running(a);
+	return (a->pid != r->pid || a->start != r->start) && region_is_process(a->pid, a->start);
 }
 
 void region_drop_stale(struct region *r, int with_orphans)
@@ -334,7 +327,8 @@ void region_drop_stale(struct region *r, int with_orphans)
 
 		if (!a->is_used || a->is_user)
 			continue;
-		if (a->is_orphan ? with_orphans && !is_running(a) : !is_current(r, a))
+		if (a->is_orphan ? with_orphans && !region_is_process(a->pid, a->start)
+				 : !is_current(r, a))
 			drop_att(r, a);
 	}
 }

@@ -94,28 +94,6 @@ int region_format_spec(const char *spec, __u64 size, const struct region_geometr
 
 /* ---------------------------------------------------------------- who lives */
 
-static int is_process(__u64 pid, __u64 start)
-{
-	__u64 now = region_process_start(pid);
-
-	return now && now == start;
-}
-
-/* Does a program run that may write by what this peer has attached? */
-static int has_programs(const struct region_map *m, unsigned int peer, __u64 gen)
-{
-	__u64 n = region_high(&m->l, &region_peer(&m->mem, &m->l, peer)->attach_high);
-	struct region_attach_copy a;
-
-	for (__u64 i = 0; i < n; i++) {
-		int rc = region_read_attach(&m->mem, &m->l, peer, gen, i, &a);
-
-		if (rc == -EAGAIN || (rc == 1 && is_process(a.pid, a.start)))
-			return 1;
-	}
-	return 0;
-}
-
 static enum region_life judge(const struct region_map *m, unsigned int peer, __u64 beat_before)
 {
 	struct ism_region_peer *at = region_peer(&m->mem, &m->l, peer);
@@ -130,8 +108,8 @@ static enum region_life judge(const struct region_map *m, unsigned int peer, __u
 	if (region_load(&at->beat) != beat_before)
 		return REGION_ALIVE;
 	if (is_locked(m, peer, 1) || ISM_PEER_WHAT(p.state) != ISM_PEER_LIVE ||
-	    region_host_id(host) || p.host[0] != host[0] || is_process(p.pid, p.start) ||
-	    has_programs(m, peer, ISM_PEER_GEN(p.state)))
+	    region_host_id(host) || p.host[0] != host[0] || region_is_process(p.pid, p.start) ||
+	    region_has_programs(&m->mem, &m->l, peer, ISM_PEER_GEN(p.state)))
 		return REGION_SILENT;
 	return REGION_DEAD;
 }

@@ -72,6 +72,28 @@ __u64 region_process_start(__u64 pid)
 #endif
 }
 
+int region_is_process(__u64 pid, __u64 start)
+{
+	__u64 now = region_process_start(pid);
+
+	return now && now == start;
+}
+
+int region_has_programs(const struct region_mem *m, const struct region_layout *l,
+			unsigned int peer, __u64 gen)
+{
+	__u64 n = region_high(l, &region_peer(m, l, peer)->attach_high);
+	struct region_attach_copy a;
+
+	for (__u64 i = 0; i < n; i++) {
+		int rc = region_read_attach(m, l, peer, gen, i, &a);
+
+		if (rc == -EAGAIN || (rc == 1 && region_is_process(a.pid, a.start)))
+			return 1;
+	}
+	return 0;
+}
+
 /* Daemons of two network namespaces of one kernel are two peers. */
 int region_host_id(__u64 ret[2])
 {
@@ -265,6 +287,10 @@ static int claim_given(struct region *r, unsigned int slot, struct ism_err *err)
 	    !is_silent(r, slot, &p, lease_of(p.lease)))
 		return ism_err_set(err, -EBUSY, "peer %u is taken by another host, which runs",
 				   slot);
+	if (ISM_PEER_WHAT(p.state) == ISM_PEER_LIVE && p.host[0] == r->host[0] &&
+	    region_has_programs(&r->mem, &r->l, slot, ISM_PEER_GEN(p.state)))
+		return ism_err_set(err, -EBUSY,
+				   "programs of another network namespace still use peer %u", slot);
 	rc = claim_new(r, slot, p.state);
 	return rc ? ism_err_set(err, rc, "peer %u was claimed by another host", slot) : 0;
 }

@@ -176,6 +176,13 @@ __u64 region_now_ms(void);
 /** region_process_start() - start time of a process of this kernel; 0: there is none */
 __u64 region_process_start(__u64 pid);
 
+/** region_is_process() - does this very process run? */
+int region_is_process(__u64 pid, __u64 start);
+
+/** region_has_programs() - does a process of this kernel run that may write by what the peer has attached? */
+int region_has_programs(const struct region_mem *m, const struct region_layout *l,
+			unsigned int peer, __u64 gen);
+
 /** region_host_id() - names this kernel and network namespace until the next boot */
 int region_host_id(__u64 ret[2]);
 
