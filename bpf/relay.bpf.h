@@ -108,6 +108,8 @@ static __always_inline __u32 relay_unwanted(struct verdict *v, struct ism_relay 
 {
 	struct sock *sk = (struct sock *)v->tp;
 
+	if (mostly_overflow(v))
+		return ISM_R_STREAM;
 	if (r->redirected - r->read + v->size > r->window) {
 		relay_wait(v, r);
 		if (r->redirected - r->read + v->size > r->window)

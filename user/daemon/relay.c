@@ -33,6 +33,7 @@
 #define RING_MAX    (512u << 10)
 #define TICK_NS	    100000000ULL
 #define LOOK_NS	    1000000ULL
+#define WAIT_NS	    250000ULL
 #define PATIENCE_NS 10000000000ULL /* for the partner's DMB */
 #define STUCK_NS    1000000000ULL
 #define DRAIN_NS    2000000000ULL /* at the end of the daemon */
@@ -643,10 +644,16 @@ static int work_all(struct relay *r)
 	return did;
 }
 
+/* The partner does not ring for what it has taken; the verdict and egress want to know of it soon. */
+static int waits_for_partner(const struct relay_end *e)
+{
+	return e->s->redirected != e->s->delivered;
+}
+
 /* Must it be looked at again without a bell? */
 static int is_restless(const struct relay_end *e)
 {
-	return e->look || e->retry_ns || e->pending || e->state != END_OPEN;
+	return e->look || waits_for_partner(e) || e->retry_ns || e->pending || e->state != END_OPEN;
 }
 
 /* Arm all. Returns 1 when something came meanwhile. */
@@ -677,6 +684,8 @@ static __u64 sleep_ns(const struct relay *r)
 			until = e->retry_ns;
 		if ((e->look || e->pending) && r->look_ns < until)
 			until = r->look_ns;
+		if (waits_for_partner(e) && r->now + WAIT_NS < until)
+			until = r->now + WAIT_NS;
 	}
 	return until > r->now ? until - r->now : 1;
 }
