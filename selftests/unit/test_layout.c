@@ -10,6 +10,7 @@
 #include <bpf/libbpf.h>
 #include <ismredir/maps.h>
 #include <ismredir/option.h>
+#include <ismredir/relay.h>
 #include <ismredir/sockctl.h>
 #include <ismredir/view.h>
 
@@ -27,6 +28,7 @@ static const struct {
 	SHOWN(ism_conn),     SHOWN(ism_sk),	  SHOWN(ism_proc), SHOWN(ism_lkey),
 	SHOWN(ism_listener), SHOWN(ism_peer_key), SHOWN(ism_peer), SHOWN(ism_neg_key),
 	SHOWN(ism_neg),	     SHOWN(ism_rule),	  SHOWN(ism_ctl),  SHOWN(ism_stats),
+	SHOWN(ism_relay),    SHOWN(ism_relay_sk),
 #undef SHOWN
 };
 
