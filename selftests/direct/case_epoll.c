@@ -568,6 +568,40 @@ static void timeouts(struct end *e)
 	chat(e);
 }
 
+/* A look without waiting that finds nothing says so, whatever was said or lay there before. */
+static void nothing_ready(struct end *e)
+{
+	struct timeval none = { 0, 0 };
+	struct pollfd p[2] = { { .fd = e->fd, .events = POLLIN, .revents = POLLIN | POLLOUT },
+			       { .fd = -1, .revents = POLLIN } };
+	fd_set in;
+
+	if (e->server) {
+		for (int i = 0; i < 3; i++) {
+			put(e, 10);
+			hear(e);
+		}
+		chat(e);
+		return;
+	}
+	for (int i = 0; i < 3; i++) {
+		IS(polled(e->fd, POLLIN, 5000), POLLIN);
+		FD_ZERO(&in);
+		FD_SET(e->fd, &in);
+		IS(select(e->fd + 1, &in, NULL, NULL, &none), 1);
+		CHECK(FD_ISSET(e->fd, &in));
+		get(e, 10);
+		IS(select(e->fd + 1, &in, NULL, NULL, &none), 0);
+		CHECK(!FD_ISSET(e->fd, &in));
+		p[0].revents = p[1].revents = POLLIN | POLLERR;
+		IS(poll(p, 2, 0), 0);
+		IS(p[0].revents, 0);
+		IS(p[1].revents, 0);
+		tell(e, 0);
+	}
+	chat(e);
+}
+
 /* A listener and its connections in one set, the shape of most servers. */
 static void listener_too(struct end *e)
 {
@@ -768,6 +802,7 @@ static void cancelled(struct end *e)
 }
 
 const struct test tests_epoll[] = {
+	{ "poll_nothing_ready", nothing_ready, NULL, 0, 0 },
 	{ "epoll_errors", errors, NULL, 0, 0 },
 	{ "epoll_add_late", add_late, NULL, 0, 0 },
 	{ "epoll_level", level, NULL, 0, 0 },

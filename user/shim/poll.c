@@ -545,8 +545,10 @@ static int wait_rings(struct set *s)
 {
 	int n = try_all(s);
 
-	if (n || !s->ns)
+	if (n)
 		return n;
+	if (!s->ns)
+		return merge(s, 1); /* nothing, and that is said of each descriptor */
 	left(s);
 	if (!s->mask && s->rings)
 		n = spin(s);
