@@ -4,6 +4,7 @@
  * provider that has them.
  */
 #include "contract.h"
+#include <stdio.h>
 
 #define A_TOKEN 0x1a1a
 #define B_TOKEN 0x2b2b
@@ -197,6 +198,28 @@ CONTRACT(a_map_for_a_program)
 	munmap(w, LEN);
 	ism_fabric_detach_dmb(b, &map);
 out:
+	ism_fabric_close(a);
+	ism_fabric_close(b);
+}
+
+/* Two who come at the same time make one region. */
+Test(shm, made_when_it_is_not_there)
+{
+	char spec[80], path[48], bad[96];
+	struct ism_fabric *a, *b;
+	struct ism_err err = {};
+
+	snprintf(path, sizeof(path), "/dev/shm/ismredir-made-%d", getpid());
+	snprintf(spec, sizeof(spec), "shm:%s,size=4M", path);
+	snprintf(bad, sizeof(bad), "shm:%s,size=4X", path);
+	unlink(path);
+	cr_expect_eq(ism_fabric_open(bad, &a, &err), -EINVAL);
+	cr_expect_neq(access(path, F_OK), 0);
+	a = peer(spec);
+	b = peer(spec);
+	unlink(path);
+	cr_expect_eq(memcmp(&a->info.uuid, &b->info.uuid, sizeof(a->info.uuid)), 0);
+	cr_expect_eq(ism_fabric_query_remote_gid(a, &b->info.gid), 0);
 	ism_fabric_close(a);
 	ism_fabric_close(b);
 }

@@ -15,9 +15,13 @@ FUZZ_REGION := $(B)/unit/fuzz_region
 REGION_SEEDS ?= 40
 REGION_KILLS ?= 150
 
-.PHONY: check-region
+.PHONY: check-region mutants-region
 check-region: all $(REGION_BIN)
 	$(Q)$(REGION_DIR)/run.sh $(B) $(REGION_SEEDS) $(REGION_KILLS)
+
+# Are the deaths good for anything? Minutes; not in check.
+mutants-region: $(B)/libismfabric.a
+	$(Q)$(REGION_DIR)/mutants.py $(B)
 
 check-unit fuzz: $(FUZZ_REGION)
 
