@@ -9,14 +9,14 @@ view()
 	on "$1" ism -j conns port "$PORT" | json ".conns[0] | $2"
 }
 
-# talk - a connection stays open, some bytes went both ways; TALK_LEFT and TALK_RIGHT are its programs
-talk()
+# chatter - a connection stays open, some bytes went both ways; TALK_LEFT and TALK_RIGHT are its programs
+chatter()
 {
 	on b
-	serve talk "$PORT" "$PYTHON" "$RINGS/transfer.py" listen "$PORT" 20 epoll || die "no server"
+	serve chatter "$PORT" "$PYTHON" "$RINGS/transfer.py" listen "$PORT" 20 epoll || die "no server"
 	on a
-	start talk "$PYTHON" "$RINGS/transfer.py" connect "$PORT" 20 blocking
-	within 10 grep -q '^flows' "$DIR/talk.log" || die "no bytes: $(cat "$TOP/$NAME"/?/talk.log)"
+	start chatter "$PYTHON" "$RINGS/transfer.py" connect "$PORT" 20 blocking
+	within 10 grep -q '^flows' "$DIR/chatter.log" || die "no bytes: $(cat "$TOP/$NAME"/?/chatter.log)"
 }
 
 hang_up()
@@ -43,7 +43,7 @@ test_no_fabric()
 {
 	on a load --skip-tests
 	on b load --skip-tests
-	talk
+	chatter
 	is plane "$(view a .plane)" tcp
 	is reason "$(view a .reason)" no_answer
 	is remote "$(view a '.remote | tostring')" false
@@ -55,7 +55,7 @@ test_no_fabric()
 test_roles()
 {
 	both_up
-	talk
+	chatter
 	within 10 across || die "no rings: $(ends) $(ism dmbs)"
 	for host in a b; do
 		is "$host's plane" "$(view $host .plane)" direct
@@ -77,7 +77,7 @@ test_other_fabric()
 	on b
 	stop_daemon
 	within 5 not announced || die "b still knows a fabric"
-	talk
+	chatter
 	is reason "$(view a .reason)" no_answer
 	[[ $(on b reasons) == *other_fabric* ]] || die "b counts $(on b reasons)"
 	hang_up
@@ -86,7 +86,7 @@ test_other_fabric()
 	on b daemon_up
 	on b within 5 announced || die "b does not know its fabric"
 	on a load --replace --skip-tests # forgets who did not answer
-	talk
+	chatter
 	is reason "$(view a .reason)" no_answer
 	[ "$(on b ism -j status | json '.reasons.other_fabric')" -ge 2 ] || die "b counts $(on b reasons)"
 	hang_up
@@ -103,13 +103,13 @@ test_plain_program()
 {
 	both_up
 	SERVER_BY=()
-	talk
+	chatter
 	is reason "$(view a .reason)" no_answer
 	[[ $(on b reasons) == *no_plane* ]] || die "b counts $(on b reasons)"
 	hang_up
 	SERVER_BY=("${UNDER_RUN[@]}") CLIENT_BY=()
 	on a load --replace --skip-tests
-	talk
+	chatter
 	is "a's tag" "$(view a .fabric)" ""
 	hang_up
 	both_down
@@ -120,12 +120,12 @@ test_policy()
 {
 	both_up
 	on b load --replace --skip-tests --plane tcp --peer "$HOST_A/32"
-	talk
+	chatter
 	is reason "$(view a .reason)" no_answer
 	hang_up
 	on b load --replace --skip-tests --plane direct --peer "$HOST_A/32"
 	on a load --replace --skip-tests
-	talk
+	chatter
 	within 10 across || die "no rings: $(ends)"
 	hang_up
 	both_down
@@ -137,7 +137,7 @@ test_not_local()
 	both_up
 	on a ip -n "$RUN.$NAME.b" addr add 10.78.0.2/32 dev lo
 	ip -n "$RUN.$NAME.a" route add 10.78.0.2/32 via "$HOST_B"
-	ISMREDIR_TEST_HOST=10.78.0.2 talk
+	ISMREDIR_TEST_HOST=10.78.0.2 chatter
 	is "records of a" "$(on a ism -j conns port "$PORT" | jq '.conns | length')" 0
 	[[ $(on a reasons) == *not_local* ]] || die "a counts $(on a reasons)"
 	hang_up
@@ -146,7 +146,7 @@ test_not_local()
 	ip -n "$RUN.$NAME.b" route add 10.79.0.1/32 via "$HOST_A"
 	ip -n "$RUN.$NAME.a" route change "$HOST_A" dev lo 2>/dev/null
 	ip -n "$RUN.$NAME.a" route replace 10.77.0.0/24 dev eth1 src 10.79.0.1
-	talk
+	chatter
 	is "records of b" "$(on b ism -j conns port "$PORT" | jq '.conns | length')" 0
 	[[ $(on b reasons) == *not_local* ]] || die "b counts $(on b reasons)"
 	is plane "$(view a .plane)" tcp
