@@ -69,7 +69,12 @@ def redis(a, b, server_by="", client_by=""):
 @contextlib.contextmanager
 def daemons(a, b, *options):
     jobs = [daemon_up(g, *options) for g in (a, b)]
-    yield jobs
+    try:
+        yield jobs
+    except BaseException:
+        for job in jobs:
+            job.kill()
+        raise
     for g, job in zip((a, b), jobs):
         daemon_down(g, job)
 
@@ -80,7 +85,7 @@ def rings_between_two_guests(a, b):
         transfer(a, b, RUN, host=SERVER)
         redis(a, b, RUN, RUN)
         for g in (a, b):
-            assert counters(g)[0] > 1000, g.ok("ismredir status")
+            assert counters(g)[0] > 100, g.ok("ismredir status")
         text = a.ok(f"ismredir fabric show ivshmem:{device(a)}")
         assert text.count(" alive ") == 2 and "no DMBs" in text, text
 
@@ -92,16 +97,16 @@ def relay_between_two_guests(a, b):
         transfer(a, b, host=SERVER)
         redis(a, b)
         for g, n in zip((a, b), before):
-            assert counters(g)[1] > n + 1000, g.ok("ismredir status")
+            assert counters(g)[1] > n + 100, g.ok("ismredir status")
 
 
 @check(across_ivshmem)
 def rings_at_one_end_relay_at_the_other(a, b):
     with daemons(a, b, "--relay"):
         redis(a, b, server_by=RUN)
-        assert counters(a)[0] > 1000, a.ok("ismredir status")
+        assert counters(a)[0] > 100, a.ok("ismredir status")
         redis(a, b, client_by=RUN)
-        assert counters(b)[0] > 1000, b.ok("ismredir status")
+        assert counters(b)[0] > 100, b.ok("ismredir status")
 
 
 @check(across_ivshmem)
@@ -121,6 +126,9 @@ def a_guest_that_dies_leaves_the_region_usable(a, b):
     server.wait()
     a.within(f"ismredir fabric show {spec} | grep -q ' silent '")
     a.ok(f"ismredir fabric fsck --evict $(ismredir fabric show {spec} | sed -n 's/ silent .*//p') {spec}")
+    # what a program still has keeps its daemon's place
+    a.within(f"ismredir fabric show {spec} >/tmp/shown; grep -q 'no DMBs' /tmp/shown && "
+             "grep -q 'nothing is attached' /tmp/shown")
     daemon_down(a, daemon)
     a.ok(f"ismredir fabric fsck {spec}")
     text = a.ok(f"ismredir fabric show {spec}")

@@ -21,8 +21,12 @@ def ends(spec_first, spec_second):
 def both(guests, specs):
     """Two guests hand messages to and fro."""
     jobs = [g.start(text) for g, text in zip(guests, ends(*specs))]
-    for job in jobs:
-        assert job.wait() == (0, f"exact {ROUNDS} rounds\n"), job.output.decode()
+    try:
+        for job in jobs:
+            assert job.wait() == (0, f"exact {ROUNDS} rounds\n"), job.output.decode()
+    finally:
+        for job in jobs:
+            job.kill()
 
 
 def with_host(guest, spec, server):

@@ -125,7 +125,8 @@ class Guest:
                 "-accel", ACCEL, "-machine", machine, "-cpu", cpu, "-m", memory, "-nodefaults",
                 "-no-user-config", "-display", "none", "-no-reboot", "-serial", f"file:{self.log}",
                 "-kernel", lab.kernel, "-initrd", lab.initramfs, "-append",
-                f"console=ttyS0 panic=-1 quiet vm.name={name} vm.src={SOURCE} "
+                # the check whether the timer ticks fails when the host is busy
+                f"console=ttyS0 panic=-1 quiet no_timer_check vm.name={name} vm.src={SOURCE} "
                 f"vm.agent={lab.build}/vm/agent {append}", *early,
                 "-chardev", f"socket,id=qmp,path={lab.dir}/{name}.qmp", "-mon",
                 "chardev=qmp,mode=control", "-chardev", f"socket,id=cmd,path={lab.dir}/{name}.cmd",
