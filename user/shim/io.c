@@ -87,12 +87,22 @@ static int have_data(struct conn *c)
 	       s->rx_err || atomic_load(&s->shut) & 1;
 }
 
+/*
+ * The partner's stream has ended on TCP without a word in the ring: it has shut down, or was killed. Only TCP
+ * can tell, by what it answers to more bytes.
+ */
+int io_ended_on_tcp(const struct conn *c)
+{
+	return c->slot->rx_eof && ism_ring_word(c->own) & ISM_PROD_TCP &&
+	       !(rx_word(c) & ISM_RX_RELAY);
+}
+
 int have_space(struct conn *c)
 {
 	struct ism_slot *s = c->slot;
 	uint64_t cons = __atomic_load_n(&ism_dmb_rx(c->own)->cons, __ATOMIC_ACQUIRE);
 
-	if (atomic_load(&s->tx_state) != ISM_TX_RING || cons > s->tx.tail)
+	if (atomic_load(&s->tx_state) != ISM_TX_RING || cons > s->tx.tail || io_ended_on_tcp(c))
 		return 1;
 	/* a quarter at once, so that a wake-up is worth it */
 	return s->tx.size - (s->tx.tail - (cons < s->tx.cons ? s->tx.cons : cons)) >=

@@ -99,7 +99,9 @@ static inline int tx_needs_service(const struct conn *c)
 
 /** sock_info() - the record of the connection and the kernel's byte positions; 0 or -errno */
 int sock_info(int fd, struct ism_sock_info *i);
-/** have_space() - room in the ring, or sending is not on it */
+/** io_ended_on_tcp() - nobody may be there to read the ring: when it is full, bytes take TCP */
+int io_ended_on_tcp(const struct conn *c);
+/** have_space() - room in the ring, or sending is not on it, or need not be */
 int have_space(struct conn *c);
 /** serve() - io_serve() if it is needed; no lock held */
 void serve(struct conn *c, int fd);

@@ -13,6 +13,11 @@
 #define DRAIN_NS	   20000000
 #define DRAIN_NONBLOCK_NS  1000000
 #define DRAIN_STALL_NS	   300000
+/* The same to another kernel, where megabytes may be on the way, and come in bursts. */
+#define DRAIN_REMOTE_NS		1000000000
+#define DRAIN_REMOTE_NONBLOCK_NS 10000000
+#define DRAIN_REMOTE_STALL_NS	50000000
+#define DRAIN_REMOTE_NAP_NS	100000
 #define DRAIN_AGAIN_NS	   5000000
 #define DRAIN_AGAIN_MAX_NS 1000000000
 /* A writer that has blocked so long before a full ring goes on by TCP, which holds some megabytes more. */
@@ -170,26 +175,42 @@ static int try_ring(struct conn *c, int fd, uint64_t w)
  * A stream never lets TCP run empty, so it would never get to the ring: hold it back for a moment, as
  * long as the reader is seen to read. Not often: a reader that does not keep up had better have TCP.
  */
+static uint64_t drain_time(const struct conn *c, int nonblock)
+{
+	if (c->slot->remote)
+		return nonblock ? DRAIN_REMOTE_NONBLOCK_NS : DRAIN_REMOTE_NS;
+	return nonblock ? DRAIN_NONBLOCK_NS : DRAIN_NS;
+}
+
+static void drain_pause(const struct conn *c)
+{
+	static const struct timespec nap = { .tv_nsec = DRAIN_REMOTE_NAP_NS };
+
+	if (c->slot->remote)
+		real.ppoll(NULL, 0, &nap, NULL);
+	else if (conn_partner_cpu(c) == ism_my_cpu())
+		sched_yield();
+	else
+		for (int i = 0; i < 16; i++)
+			ism_pause();
+}
+
 static int wait_drained(struct conn *c, int fd, int nonblock)
 {
 	struct ism_slot *s = c->slot;
 	uint64_t now = ism_now_ns(), w = rx_word(c), last = w, seen = now;
-	uint64_t end = now + (nonblock ? DRAIN_NONBLOCK_NS : DRAIN_NS);
-	int same = conn_partner_cpu(c) == ism_my_cpu();
+	uint64_t end = now + drain_time(c, nonblock);
+	uint64_t stall = s->remote ? DRAIN_REMOTE_STALL_NS : DRAIN_STALL_NS;
 
 	if (!(w & ISM_RX_READY) || w & (ISM_RX_FROZEN | ISM_RX_CLOSED) || now < s->drain_at ||
 	    !s->tx_known || atomic_load(&s->shut) & 2)
 		return 0;
-	while (now < end && now - seen < DRAIN_STALL_NS) {
+	while (now < end && now - seen < stall) {
 		if (ISM_RX_SEQ(w) == s->tx_seq && !(w & ISM_RX_READING) && try_ring(c, fd, w)) {
 			s->drain_wait = 0;
 			return 1;
 		}
-		if (same)
-			sched_yield();
-		else
-			for (int i = 0; i < 16; i++)
-				ism_pause();
+		drain_pause(c);
 		now = ism_now_ns();
 		w = rx_word(c);
 		if (w != last)
@@ -313,6 +334,20 @@ static int tx_route(struct conn *c, int fd)
 	return atomic_load(&s->tx_state) == ISM_TX_RING && !(atomic_load(&s->shut) & 2);
 }
 
+/* What follows takes TCP, as long as the reader has not caught up. tx_lock held. */
+static void leave_full_ring(struct conn *c)
+{
+	struct ism_slot *s = c->slot;
+
+	s->tx.flags |= ISM_PROD_TCP;
+	ism_ring_tx_publish(&s->tx, c->peer);
+	atomic_store(&s->tx_state, ISM_TX_TCP);
+	s->tx_reason = ISM_R_BUDGET;
+	s->switches++;
+	io_stats_tx(c);
+	conn_ring(c, ISM_WANT_DATA);
+}
+
 /* One attempt, tx_lock held: bytes, -EAGAIN when it is full, other errno. */
 static ssize_t tx_put(struct conn *c, int fd, struct cursor *k, int flags)
 {
@@ -328,6 +363,10 @@ static ssize_t tx_put(struct conn *c, int fd, struct cursor *k, int flags)
 	/* The reader may have frozen the ring while we wrote: it looked before, so we look after. */
 	if (n > 0 && unlikely(rx_word(c) & ISM_RX_FROZEN))
 		io_serve(c, fd);
+	if (n == -EAGAIN && io_ended_on_tcp(c)) {
+		leave_full_ring(c);
+		return tcp_put(c, fd, k, flags);
+	}
 	if (n == -EAGAIN)
 		atomic_fetch_add_explicit(&s->out_blocked, 1, memory_order_relaxed);
 	return n;
@@ -343,15 +382,8 @@ static int overflow(struct conn *c)
 
 	if (ism_lock_take(&s->tx_lock))
 		return 0;
-	if (atomic_load(&s->tx_state) == ISM_TX_RING && !have_space(c) && !relay_lags(c)) {
-		s->tx.flags |= ISM_PROD_TCP;
-		ism_ring_tx_publish(&s->tx, c->peer);
-		atomic_store(&s->tx_state, ISM_TX_TCP);
-		s->tx_reason = ISM_R_BUDGET;
-		s->switches++;
-		io_stats_tx(c);
-		conn_ring(c, ISM_WANT_DATA);
-	}
+	if (atomic_load(&s->tx_state) == ISM_TX_RING && !have_space(c) && !relay_lags(c))
+		leave_full_ring(c);
 	ism_lock_drop(&s->tx_lock);
 	return 0;
 }
@@ -471,6 +503,11 @@ ssize_t conn_send_from(struct conn *c, int fd, size_t len, int flags,
 			n = ring_fill(c, fd, len, fill, arg);
 			ism_lock_drop(&s->tx_lock);
 			return n;
+		}
+		if (!n && io_ended_on_tcp(c)) {
+			leave_full_ring(c);
+			ism_lock_drop(&s->tx_lock);
+			continue;
 		}
 		if (n < 0)
 			io_break(c, fd);

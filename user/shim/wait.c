@@ -13,6 +13,7 @@
 #define SPIN_DEFAULT 50000
 #define SPIN_MIN     1000
 #define SPIN_MAX     100000
+#define SPIN_REMOTE  500000 /* a partner in another kernel: an interrupt there and two daemons */
 #define SPIN_PROBE   32 /* a waiter that gave up spinning tries again once in so many waits */
 #define SPIN_CLOCK   8
 #define YIELDS	     24
@@ -110,7 +111,7 @@ static uint32_t spin_cap(int partner_cpu)
 	uint32_t wake = ism_host()->wake_ns;
 
 	if (partner_cpu == ISM_CPU_ELSEWHERE)
-		return SPIN_MAX;
+		return SPIN_REMOTE;
 	if (ism_host()->cpus == 1)
 		return 0;
 	if (!wake)
@@ -572,7 +573,8 @@ static short tcp_events(struct conn *c, int want)
 		return POLLIN | POLLRDHUP;
 	if (atomic_load(&c->slot->tx_state) != ISM_TX_RING)
 		return POLLOUT;
-	return ism_ring_word(c->own) & ISM_PROD_FIN ? 0 : POLLRDHUP;
+	/* What it sends by TCP ends there: also a half-close. See partner_died(). */
+	return ism_ring_word(c->own) & (ISM_PROD_FIN | ISM_PROD_TCP) ? 0 : POLLRDHUP;
 }
 
 /* One sleep. 1: look again, 3: also, and the bell rang; 0: nothing happened; negative errno. */
