@@ -47,41 +47,63 @@ static int hold(struct region *r, __u64 off, __u64 len, __u64 index)
 
 typedef void (*named_fn)(struct region *r, const struct region_attach_copy *a, void *arg);
 
+static int overlap(__u64 a, __u64 a_len, __u64 b, __u64 b_len)
+{
+	return a < b + b_len && b < a + a_len;
+}
+
 /*
- * All of other peers', and own, attach tables that name memory of this peer. An entry that cannot be
- * read, because it changes all the time, names what it said last; returns -EAGAIN then.
+ * May this entry name something of @off, @len? What becomes valid after this look is looked at again by
+ * its peer; and an entry changes only while it is not valid.
  */
-static int for_each_named(struct region *r, named_fn fn, void *arg)
+static int may_name(const struct region *r, const struct ism_region_attach *at, __u64 off,
+		    __u64 len)
+{
+	return (region_load(&at->state) & ISM_ENTRY_VALID) &&
+	       ISM_REGION_DMB_PEER(region_load(&at->dmb)) == r->me &&
+	       overlap(region_load(&at->off), region_load(&at->len), off, len);
+}
+
+/* One that cannot be read, because it changes all the time, names what it said last: -EAGAIN. */
+static int read_named(struct region *r, unsigned int peer, __u64 gen, __u64 index,
+		      struct region_attach_copy *ret)
+{
+	int rc, tries = 0;
+
+	do
+		rc = region_read_attach(&r->mem, &r->l, peer, gen, index, ret);
+	while (rc == -EAGAIN && ++tries < TRIES);
+	return rc == 1 && ISM_REGION_DMB_PEER(ret->dmb) != r->me ? 0 : rc;
+}
+
+/* All entries of attach tables, also the own one, that name memory of @off, @len. 0, or -EAGAIN: not sure */
+static int for_each_named(struct region *r, __u64 off, __u64 len, named_fn fn, void *arg)
 {
 	int unsure = 0;
 
 	for (unsigned int i = 0; i < r->l.peers; i++) {
 		struct ism_region_peer *p = region_peer(&r->mem, &r->l, i);
+		struct ism_region_attach *at = region_attach(&r->mem, &r->l, i, 0);
 		__u64 state = region_state_of(r, i), n;
 		struct region_attach_copy a;
-		int rc, tries;
 
 		if (!region_counts(r, i, state))
 			continue;
 		region_expect(&r->mem, &p->attach_high, sizeof(p->attach_high));
 		n = region_high(&r->l, &p->attach_high);
+		if (n)
+			region_expect(&r->mem, at, n * sizeof(*at));
 		for (__u64 k = 0; k < n; k++) {
-			tries = 0;
-			do
-				rc = region_read_attach(&r->mem, &r->l, i, ISM_PEER_GEN(state), k,
-							&a);
-			while (rc == -EAGAIN && ++tries < TRIES);
+			int rc = may_name(r, at + k, off, len)
+					 ? read_named(r, i, ISM_PEER_GEN(state), k, &a)
+					 : 0;
+
 			unsure |= rc == -EAGAIN;
-			if (rc == 1 && ISM_REGION_DMB_PEER(a.dmb) == r->me)
+			if (rc == 1)
 				fn(r, &a, arg);
 		}
 	}
 	return unsure ? -EAGAIN : 0;
-}
-
-static int overlap(__u64 a, __u64 a_len, __u64 b, __u64 b_len)
-{
-	return a < b + b_len && b < a + a_len;
 }
 
 static void mark(struct region *r, const struct region_attach_copy *a, void *arg)
@@ -101,7 +123,7 @@ void region_release_held(struct region *r)
 	if (!named)
 		return;
 	region_fence(&r->mem);
-	if (for_each_named(r, mark, named)) {
+	if (for_each_named(r, region_arena(&r->l, r->me), r->l.arena, mark, named)) {
 		free(named);
 		return;
 	}
@@ -136,7 +158,7 @@ static int is_named(struct region *r, __u64 off, __u64 len)
 {
 	struct look l = { off, len, 0 };
 
-	return for_each_named(r, look, &l) || l.found;
+	return for_each_named(r, off, len, look, &l) || l.found;
 }
 
 /* ---------------------------------------------------------------- register */
@@ -420,7 +442,7 @@ int region_find_orphans(struct region *r)
 			r->n_orphans--;
 			withdraw(r, r->own[i]);
 		}
-	if (!rc && for_each_named(r, hold_named, &rc))
+	if (!rc && for_each_named(r, region_arena(&r->l, r->me), r->l.arena, hold_named, &rc))
 		rc = -EBUSY;
 	region_set(r, &self->changes, ++r->changes);
 	r->orphans_ms = region_now_ms() + REGION_ORPHAN_MS;

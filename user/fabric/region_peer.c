@@ -424,10 +424,19 @@ static void read_directory(struct region *r, unsigned int peer)
 
 	if (make_room(v, n))
 		return;
+	if (n)
+		region_expect(&r->mem, region_dmb(&r->mem, &r->l, peer, 0),
+			      n * sizeof(struct ism_region_dmb));
 	for (__u64 i = 0; i < n; i++) {
 		struct region_known *k = &v->known[i];
+		__u64 state = region_load(&region_dmb(&r->mem, &r->l, peer, i)->state);
 
-		if (region_read_dmb(&r->mem, &r->l, peer, ISM_PEER_GEN(v->id.state), i, &d) == 1) {
+		if (k->state == state)
+			continue; /* never the same for another DMB */
+		if (!(state & ISM_ENTRY_VALID))
+			k->state = 0;
+		else if (region_read_dmb(&r->mem, &r->l, peer, ISM_PEER_GEN(v->id.state), i, &d) ==
+			 1) {
 			k->state = d.state;
 			k->token = d.token;
 			k->partner_token = d.partner_token;
