@@ -10,16 +10,16 @@
 #define LOOK_AT_CLOCK  32
 #define LOOK_AT_TCP_NS 1000000
 /* How long a stream is held back for its reader to empty TCP, and after how long it is tried again. */
-#define DRAIN_NS	   20000000
-#define DRAIN_NONBLOCK_NS  1000000
-#define DRAIN_STALL_NS	   300000
+#define DRAIN_NS	  20000000
+#define DRAIN_NONBLOCK_NS 1000000
+#define DRAIN_STALL_NS	  300000
 /* The same to another kernel, where megabytes may be on the way, and come in bursts. */
-#define DRAIN_REMOTE_NS		1000000000
+#define DRAIN_REMOTE_NS		 1000000000
 #define DRAIN_REMOTE_NONBLOCK_NS 10000000
-#define DRAIN_REMOTE_STALL_NS	50000000
-#define DRAIN_REMOTE_NAP_NS	100000
-#define DRAIN_AGAIN_NS	   5000000
-#define DRAIN_AGAIN_MAX_NS 1000000000
+#define DRAIN_REMOTE_STALL_NS	 50000000
+#define DRAIN_REMOTE_NAP_NS	 100000
+#define DRAIN_AGAIN_NS		 5000000
+#define DRAIN_AGAIN_MAX_NS	 1000000000
 /* A writer that has blocked so long before a full ring goes on by TCP, which holds some megabytes more. */
 #define OVERFLOW_NS 50000000
 
