@@ -591,7 +591,7 @@ test_fabric_arguments()
 	for c in format show fsck; do
 		bad 2 "fabric $c: expected one fabric" fabric "$c"
 		bad 2 "fabric $c: expected one fabric" fabric "$c" shm:a shm:b
-		bad 1 'expected shm:PATH or cxl:PATH' fabric "$c" memfd:
+		bad 1 'expected shm:PATH, cxl:PATH or ivshmem' fabric "$c" memfd:
 		bad 1 '/no/such: No such file' fabric "$c" shm:/no/such
 		bad 1 'expected a path' fabric "$c" shm:
 	done
