@@ -28,9 +28,21 @@ static void rx_activate(struct conn *c, int fd)
 	io_set_rx(c, rx_bits(s));
 }
 
+/*
+ * A relay that writes lets TCP go on only behind what it has been told of, and then there is nothing that
+ * would make a few untold bytes more: so with the ring empty it is told of each.
+ */
+static int relay_has_to_know(const struct conn *c)
+{
+	const struct ism_ring_rx *rx = &c->slot->rx;
+
+	return c->slot->remote && rx->head == rx->tail && rx->head != rx->told &&
+	       rx_word(c) & ISM_RX_RELAY;
+}
+
 static void tell_consumed(struct conn *c)
 {
-	if (!ism_ring_rx_due(&c->slot->rx))
+	if (!ism_ring_rx_due(&c->slot->rx) && !relay_has_to_know(c))
 		return;
 	ism_ring_rx_publish(&c->slot->rx, c->peer);
 	conn_ring(c, ISM_WANT_SPACE);
