@@ -9,6 +9,8 @@ import os
 import random
 import sys
 
+HOST = os.environ.get("ISMREDIR_TEST_HOST", "127.0.0.1")  # where the server is
+
 
 async def echo(reader, writer):
     while piece := await reader.read(65536):
@@ -18,7 +20,7 @@ async def echo(reader, writer):
 
 
 async def serve(port):
-    server = await asyncio.start_server(echo, "127.0.0.1", port)
+    server = await asyncio.start_server(echo, HOST, port)
     await server.serve_forever()
 
 
@@ -37,7 +39,7 @@ async def send(writer, data):
 
 async def talk_one(port, size):
     data = os.urandom(size)
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    reader, writer = await asyncio.open_connection(HOST, port)
     sender = asyncio.create_task(send(writer, data))
     got = await reader.read(-1)
     await sender

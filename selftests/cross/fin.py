@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-"""Transfers whose last bytes are followed by close() at once.
+"""Transfers whose last bytes are followed by the end at once.
 
-fin.py listen ADDR PORT | connect ADDR PORT N
+fin.py listen ADDR PORT | connect ADDR PORT N [killed]
+
+The end is close(), or the writer's own SIGKILL.
 
 Some exchanges first, so that a relay takes the connection. The reader counts; 0xffffffff ends it.
 """
 
 import os
 import random
+import signal
 import socket
 import sys
 import time
@@ -48,21 +51,37 @@ def listen(addr, port):
     print("transfers %d bad %d" % (count, bad), flush=True)
 
 
-def connect(addr, port, n):
+def transfer(addr, port, want, pause):
+    sock = socket.create_connection((addr, port), 30)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.sendall(want.to_bytes(4, "big"))
+    for _ in range(EXCHANGES):
+        sock.sendall(b"x" * 100)
+        take(sock, 100)
+        time.sleep(0.005)
+    time.sleep(pause)
+    sock.sendall(os.urandom(want))
+    return sock
+
+
+def transfer_and_die(*args):
+    pid = os.fork()
+    if pid:
+        os.waitpid(pid, 0)
+        return
+    held = transfer(*args)
+    os.kill(os.getpid(), signal.SIGKILL)
+    held.close()
+
+
+def connect(addr, port, n, killed):
     random.seed(1)
     for k in range(n):
-        want = random.choice(SIZES)
-        sock = socket.create_connection((addr, port), 30)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.sendall(want.to_bytes(4, "big"))
-        for _ in range(EXCHANGES):
-            sock.sendall(b"x" * 100)
-            take(sock, 100)
-            time.sleep(0.005)
-        if k % 2:
-            time.sleep(0.25)
-        sock.sendall(os.urandom(want))
-        sock.close()
+        args = (addr, port, random.choice(SIZES), 0.25 * (k % 2))
+        if killed:
+            transfer_and_die(*args)
+        else:
+            transfer(*args).close()
     sock = socket.create_connection((addr, port), 30)
     sock.sendall(b"\xff" * 4)
     sock.close()
@@ -71,4 +90,4 @@ def connect(addr, port, n):
 if sys.argv[1] == "listen":
     listen(sys.argv[2], int(sys.argv[3]))
 else:
-    connect(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    connect(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), len(sys.argv) > 5)

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-/* A client that is linked statically: what stdin has goes to 127.0.0.1:PORT, what comes back to stdout. */
+/*
+ * A client that is linked statically: what stdin has goes to PORT of
+ * ISMREDIR_TEST_HOST, or 127.0.0.1, what comes back to stdout.
+ */
 #include <arpa/inet.h>
 #include <poll.h>
 #include <stdio.h>
@@ -29,13 +32,17 @@ static ssize_t pump(int from, int to)
 
 int main(int argc, char **argv)
 {
+	const char *host = getenv("ISMREDIR_TEST_HOST");
 	struct sockaddr_in sa = { .sin_family = AF_INET };
 	int sock = socket(AF_INET, SOCK_STREAM, 0);
 	struct pollfd p[2] = { { .fd = sock, .events = POLLIN },
 			       { .fd = STDIN_FILENO, .events = POLLIN } };
 
 	sa.sin_port = htons(argc > 1 ? atoi(argv[1]) : 0);
-	sa.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	if (inet_pton(AF_INET, host ? host : "127.0.0.1", &sa.sin_addr) != 1) {
+		fprintf(stderr, "bad address %s\n", host);
+		return 1;
+	}
 	if (connect(sock, (struct sockaddr *)&sa, sizeof(sa))) {
 		perror("connect");
 		return 1;
