@@ -269,9 +269,10 @@ struct ism_fabric_ops {
 
 	/*
 	 * Optional. Would attach_dmb and move_data with this token be accepted (being attached already
-	 * aside)? The errors are theirs, and are not counted. @owner gets the owner, may be NULL.
+	 * aside)? The errors are theirs, and are not counted. @owner gets the owner, @len the length of the
+	 * DMB, which who cannot attach it has no other way to know; both may be NULL.
 	 */
-	int (*query_dmb)(struct ism_fabric *f, __u64 token, struct ism_gid *owner);
+	int (*query_dmb)(struct ism_fabric *f, __u64 token, struct ism_gid *owner, __u64 *len);
 
 	/*
 	 * Optional. Send a number out of band. -EHOSTUNREACH: no such peer; -ENOBUFS: it reads too
@@ -367,7 +368,7 @@ int ism_fabric_move_data(struct ism_fabric *f, __u64 token, __u64 offset, const 
 			 size_t len, int signal);
 int ism_fabric_ring(struct ism_fabric *f, __u64 token);
 void ism_fabric_fetch(struct ism_fabric *f, struct ism_dmb *dmb, __u64 offset, size_t len);
-int ism_fabric_query_dmb(struct ism_fabric *f, __u64 token, struct ism_gid *owner);
+int ism_fabric_query_dmb(struct ism_fabric *f, __u64 token, struct ism_gid *owner, __u64 *len);
 int ism_fabric_signal_event(struct ism_fabric *f, const struct ism_gid *gid, __u32 code,
 			    __u64 info);
 int ism_fabric_event_fd(struct ism_fabric *f);

@@ -76,13 +76,13 @@ region_make()
 		die "fabric format: $(cat "$TOP/$NAME/format.log")"
 }
 
-# fabric [OPTIONS] - spec of the region on this host, which is rung by datagrams
+# fabric [OPTIONS] - spec of the region on this host, which is rung by datagrams; % is another number on each
 fabric()
 {
-	local addr=$HOST_A
+	local addr=$HOST_A peer=1
 
-	[ "$HOST" = a ] || addr=$HOST_B
-	echo "shm:$REGION,bell=udp:$addr:7999${1:+,$1}"
+	[ "$HOST" = a ] || addr=$HOST_B peer=2
+	echo "shm:$REGION,bell=udp:$addr:7999${1:+,${1//%/$peer}}"
 }
 
 # daemon_up [ARGS...] - ismredird of this host, with the region; FABRIC: options of that

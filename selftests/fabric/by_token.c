@@ -25,7 +25,7 @@ static struct ism_dmb *offer(struct ism_fabric *f, __u64 token, __u64 partner)
 
 static int is_there(struct ism_fabric *f, __u64 token)
 {
-	return ism_fabric_query_dmb(f, token, NULL);
+	return ism_fabric_query_dmb(f, token, NULL, NULL);
 }
 
 CONTRACT(a_mutual_pair)
@@ -33,6 +33,7 @@ CONTRACT(a_mutual_pair)
 	struct ism_fabric *a = peer(spec->spec), *b = peer(spec->spec), *c = peer(spec->spec);
 	struct ism_dmb *d, *e, *other;
 	struct ism_gid owner;
+	__u64 len = 0;
 
 	if (!has(a, ISM_FABRIC_BY_TOKEN)) {
 		struct ism_dmb_params p = by_token(A_TOKEN, B_TOKEN);
@@ -45,7 +46,8 @@ CONTRACT(a_mutual_pair)
 	cr_expect_eq(ism_fabric_move_data(b, A_TOKEN, 0, "x", 1, 0), -EACCES);
 	cr_expect_eq(is_there(b, B_TOKEN), -ENOENT);
 	e = offer(b, B_TOKEN, A_TOKEN);
-	cr_expect_eq(ism_fabric_query_dmb(b, A_TOKEN, &owner), 0);
+	cr_expect_eq(ism_fabric_query_dmb(b, A_TOKEN, &owner, &len), 0);
+	cr_expect_eq(len, d->len);
 	cr_expect_eq(memcmp(&owner, &a->info.gid, sizeof(owner)), 0);
 	cr_expect_eq(is_there(a, B_TOKEN), 0);
 	cr_expect_eq(ism_fabric_move_data(b, A_TOKEN, 0, "x", 1, 0), 0);

@@ -205,7 +205,7 @@ static int check_use(struct far *f)
 static int connect_far(struct far *f)
 {
 	__u64 peer = f->pair->end[1].token;
-	int rc = ism_fabric_query_dmb(f->r->fabric, peer, NULL);
+	int rc = ism_fabric_query_dmb(f->r->fabric, peer, NULL, NULL);
 
 	if (!rc)
 		rc = ism_fabric_attach_dmb(f->r->fabric, peer, &f->map);

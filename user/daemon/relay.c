@@ -310,10 +310,19 @@ static void refuse(struct relay *r, struct relay_end *e, int rc)
 	free_end(r, e, ISM_RELAY_ASKED);
 }
 
+/* The partner's DMB: mapped, or where that cannot be its length, for move_data. */
+static int reach_peer(struct ism_fabric *f, __u64 peer, struct ism_dmb_map *ret)
+{
+	if (f->info.caps & ISM_FABRIC_ATTACH)
+		return ism_fabric_attach_dmb(f, peer, ret);
+	ret->token = peer;
+	return ism_fabric_query_dmb(f, peer, NULL, &ret->len);
+}
+
 static void try_attach(struct relay *r, struct relay_end *e)
 {
 	struct ism_dmb_map map = {};
-	int rc = ism_fabric_attach_dmb(fabric_of(r, e), e->peer, &map);
+	int rc = reach_peer(fabric_of(r, e), e->peer, &map);
 
 	if (rc == -ENOENT || rc == -EAGAIN) {
 		if (r->now - e->used_ns > PATIENCE_NS)
@@ -569,7 +578,7 @@ static void check_load(struct relay *r)
 static void check_peer(struct relay *r, struct relay_end *e)
 {
 	if (r->now - e->used_ns > STUCK_NS && !e->peer_gone &&
-	    ism_fabric_query_dmb(fabric_of(r, e), e->peer, NULL) == -ENOENT)
+	    ism_fabric_query_dmb(fabric_of(r, e), e->peer, NULL, NULL) == -ENOENT)
 		e->peer_gone = 1;
 }
 

@@ -87,7 +87,7 @@ int region_move_data(struct ism_fabric *f, __u64 token, __u64 offset, const void
 		     int signal);
 int region_ring(struct ism_fabric *f, __u64 token);
 void region_fetch(struct ism_fabric *f, struct ism_dmb *dmb, __u64 offset, size_t len);
-int region_query_dmb(struct ism_fabric *f, __u64 token, struct ism_gid *owner);
+int region_query_dmb(struct ism_fabric *f, __u64 token, struct ism_gid *owner, __u64 *len);
 int region_signal_event(struct ism_fabric *f, const struct ism_gid *gid, __u32 code, __u64 info);
 int region_event_fd(struct ism_fabric *f);
 int region_read_events(struct ism_fabric *f, struct ism_event *ret, unsigned int n);

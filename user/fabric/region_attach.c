@@ -76,7 +76,7 @@ static int find_dmb(struct region *r, __u64 token, unsigned int *ret_owner, __u6
 	return rc;
 }
 
-int region_query_dmb(struct ism_fabric *f, __u64 token, struct ism_gid *owner)
+int region_query_dmb(struct ism_fabric *f, __u64 token, struct ism_gid *owner, __u64 *len)
 {
 	struct region *r = region_of(f);
 	struct region_dmb_copy d;
@@ -85,6 +85,8 @@ int region_query_dmb(struct ism_fabric *f, __u64 token, struct ism_gid *owner)
 	__u64 index;
 	int rc = find_dmb(r, token, &peer, &index, &d);
 
+	if (!rc && len)
+		*len = d.len;
 	if (rc || !owner)
 		return rc;
 	for (int i = 0; i < 2; i++)

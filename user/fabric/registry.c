@@ -190,11 +190,11 @@ void ism_fabric_fetch(struct ism_fabric *f, struct ism_dmb *dmb, __u64 offset, s
 		f->ops->fetch(f, dmb, offset, len);
 }
 
-int ism_fabric_query_dmb(struct ism_fabric *f, __u64 token, struct ism_gid *owner)
+int ism_fabric_query_dmb(struct ism_fabric *f, __u64 token, struct ism_gid *owner, __u64 *len)
 {
 	if (!f->ops->query_dmb)
 		return -EOPNOTSUPP;
-	return token ? f->ops->query_dmb(f, token, owner) : -EINVAL;
+	return token ? f->ops->query_dmb(f, token, owner, len) : -EINVAL;
 }
 
 int ism_fabric_signal_event(struct ism_fabric *f, const struct ism_gid *gid, __u32 code, __u64 info)

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+# shellcheck shell=bash disable=SC2154,SC2034 # PORT and others come from run.sh
+#
+# Programs as they are, over the relay.
+
+# by_relay BYTES - so many have left each host by its relay, and no connection was reset for it
+by_relay()
+{
+	for host in a b; do
+		[ "$(relayed $host)" -gt "$1" ] || die "$host: only $(relayed $host) bytes by the relay"
+		! on $host grep 'is reset' "$TOP/$NAME/$host/ismredird.log" || die "$host: a relay has lost something"
+	done
+}
+
+# Values of many sizes by one connection that stays, there and back; and the stock benchmark.
+test_relay_redis()
+{
+	have redis-server redis-benchmark redis-cli || { echo "$MISSING is not installed" >"$TOP/$NAME/skip"; exit 0; }
+	relay_up
+	on b serve redis "$PORT" redis-server --port "$PORT" --bind "$HOST_B" --protected-mode no --save '' \
+		--dir "$TOP/$NAME/b" --daemonize no || die "redis-server does not start"
+	on a inbox "$PYTHON" "$CROSS/values.py" "$HOST_B" "$PORT" || die "the values differ"
+	bench -n 20000 -c 20 -d 1024 -t set,get,lpush
+	bench -n 20000 -c 5 -d 1024 -t set,get -P 16
+	! grep -i error "$TOP/$NAME/bench.log" || die "redis-benchmark: $(grep -i error "$TOP/$NAME/bench.log")"
+	by_relay 5000000
+	both_down
+}
+
+test_relay_asyncio()
+{
+	relay_up
+	on b serve echo "$PORT" "$PYTHON" "$APPS/echo_peers.py" serve "$PORT" || die "echo_peers.py does not start"
+	on a inbox "$PYTHON" "$APPS/echo_peers.py" talk "$PORT" 8 4000000 || die "the echo differs"
+	by_relay 1000000
+	both_down
+}
+
+# trickle FILE - in small pieces at first, so that a relay takes the connection, then the rest
+trickle()
+{
+	for _ in {1..60}; do
+		head -c 1000
+		sleep 0.02
+	done <"$1"
+	tail -c +60001 "$1"
+}
+
+# A program that no library can be loaded into.
+test_relay_static()
+{
+	local file got=$TOP/$NAME/got
+
+	file=$(blob static 4000000)
+	relay_up
+	on b serve echo "$PORT" "$PYTHON" "$APPS/echo_peers.py" serve "$PORT" || die "echo_peers.py does not start"
+	trickle "$file" | on a inbox "$STATIC" "$PORT" >"$got" || die "static program: exit $?"
+	same "$file" "$got" "what comes back"
+	by_relay 20000
+	both_down
+}
+
+# Memory that has to be flushed and fetched: nothing is mapped for the partner, all goes by move_data.
+test_relay_not_coherent()
+{
+	local FABRIC=coherent=no,peer=% io
+
+	relay_up
+	for host in a b; do
+		[[ $(on $host ism -j fabrics | jq -r '.fabrics[] | select(.index > 0) | .caps') != *coherent* ]] ||
+			die "$host: its fabric is coherent"
+	done
+	for io in lt et; do
+		checked --rounds 300 --io $io --sizes mix --conns 2
+	done
+	checked --bytes 4000000 --io et --conns 4 --pause-tx 5:20 --pause-rx 5:20 --sizes mix
+	checked --rounds 200 --io poll --end half --tail 100000
+	by_relay 1000000
+	within 10 no_slots || die "slots of ended connections stay"
+	both_down
+}
