@@ -7,7 +7,7 @@
  * mapped memory alike. Integers are little-endian; every field that changes is stored and loaded as a
  * whole. docs/ring.rst describes the protocol.
  *
- *   0     128  static   struct ism_dmb_static, written once by whoever registers the DMB
+ *   0     128  static   struct ism_dmb_static, there before the DMB is registered
  *   128    64  line A   struct ism_dmb_tx, written by the partner's sending side
  *   192    64  line B   struct ism_dmb_rx, written by the partner's receiving side
  *   256   128  stats    struct ism_dmb_stats, the partner's counters, for display only

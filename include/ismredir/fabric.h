@@ -117,6 +117,8 @@ struct ism_fabric_counters {
  * @partner_token: ISM_FABRIC_BY_TOKEN, with @partner all zero: the partner is who owns a DMB with this
  *                 token whose own @partner_token is @token. For two peers that know of each other only
  *                 what the handshake of a connection said. 0 otherwise
+ * @init, @init_len: how the DMB begins, @len bytes at most; the rest is zero. It is copied before anybody
+ *                   can see the DMB. @init_len 0: all zero. Not looked at by adopt_dmb
  */
 struct ism_dmb_params {
 	__u64 token;
@@ -124,16 +126,17 @@ struct ism_dmb_params {
 	struct ism_gid partner;
 	__u16 vlan;
 	__u16 exported;
-	__u32 pad;
+	__u32 init_len;
 	__u64 partner_token;
+	const void *init;
 };
 
 /**
  * struct ism_dmb - a registered DMB, as its owner sees it; belongs to the provider
  * @token, @len, @partner, @vlan: as registered
  * @index: number of the DMB at its owner, below max_dmbs, unique while it is registered
- * @addr: the owner's view, @len bytes, zero at first. The owner may write here until it gives the token
- *        away, and only reads afterwards. NULL where memory cannot be mapped by a CPU
+ * @addr: the owner's view, @len bytes, which it only reads: its partner may have attached the DMB before
+ *        register_dmb returns. NULL where memory cannot be mapped by a CPU
  */
 struct ism_dmb {
 	__u64 token;
@@ -223,7 +226,8 @@ struct ism_fabric_ops {
 	int (*query_remote_gid)(struct ism_fabric *f, const struct ism_gid *gid);
 
 	/*
-	 * Make a DMB, all zero. The caller is its owner, and gives it back by unregister_dmb.
+	 * Make a DMB: @p->init, and zero behind it. The caller is its owner, and gives it back by
+	 * unregister_dmb.
 	 * -EEXIST: the token is in use; -ENOSPC: max_dmbs are there; -ENOMEM, -EMFILE;
 	 * -ENOENT: this peer does not have the label.
 	 */

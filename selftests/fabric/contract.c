@@ -101,6 +101,39 @@ CONTRACT(a_dmb_is_empty_and_counted)
 	ism_fabric_close(b);
 }
 
+/* Nobody sees the DMB without them, also in memory that was used before. */
+CONTRACT(first_contents)
+{
+	static const char used[LEN] = { [0 ... LEN - 1] = 0x5a };
+	const size_t lens[] = { 1, 64, 193, 5000, LEN };
+	struct ism_fabric *a = peer(spec->spec), *b = peer(spec->spec);
+	struct ism_dmb_params p = params(9, b);
+	struct ism_dmb_map map;
+	static char want[LEN];
+
+	for (size_t i = 0; i < sizeof(lens) / sizeof(lens[0]); i++) {
+		struct ism_dmb *d;
+
+		memset(want, 0, LEN);
+		memset(want, 'A' + i, lens[i]);
+		p.init = want;
+		p.init_len = lens[i];
+		cr_assert_eq(ism_fabric_register_dmb(a, &p, &d), 0);
+		ism_fabric_fetch(a, d, 0, LEN);
+		cr_expect_eq(memcmp(d->addr, want, LEN), 0, "%zu bytes: the owner", lens[i]);
+		if (has(b, ISM_FABRIC_ATTACH)) {
+			cr_assert_eq(ism_fabric_attach_dmb(b, 9, &map), 0);
+			cr_expect_eq(memcmp(map.addr, want, LEN), 0, "%zu bytes: the partner",
+				     lens[i]);
+			ism_fabric_detach_dmb(b, &map);
+		}
+		cr_expect_eq(ism_fabric_move_data(b, 9, 0, used, LEN, 0), 0);
+		ism_fabric_unregister_dmb(a, d);
+	}
+	ism_fabric_close(a);
+	ism_fabric_close(b);
+}
+
 CONTRACT(bad_parameters)
 {
 	struct ism_fabric *a = peer(spec->spec);
@@ -122,6 +155,13 @@ CONTRACT(bad_parameters)
 	cr_expect_eq(ism_fabric_register_dmb(a, &p, &d), -EINVAL);
 	p.vlan = 5;
 	cr_expect_eq(ism_fabric_register_dmb(a, &p, &d), -ENOENT, "a label that it has not");
+	p = params(1, a);
+	p.init_len = 1;
+	cr_expect_eq(ism_fabric_register_dmb(a, &p, &d), -EINVAL);
+	p.len = 16;
+	p.init = "longer than the DMB";
+	p.init_len = 17;
+	cr_expect_eq(ism_fabric_register_dmb(a, &p, &d), -EINVAL);
 	cr_expect_eq(a->counters.dmbs, 0);
 	ism_fabric_close(a);
 }

@@ -22,6 +22,7 @@
 #define LEN_MAX	 12288
 #define TOKENS	 512 /* of a workload, all told */
 #define PARTNER	 0x100000 /* between the tokens of a pair */
+#define INIT_LEN 200 /* what some DMBs begin with */
 
 enum { DYING, SURVIVOR };
 
@@ -77,6 +78,12 @@ static int is_by_token(__u64 token)
 	return token & 4 ? 1 : 0;
 }
 
+/* Byte @i of a DMB that nobody has written to. */
+static char byte_of(__u64 token, __u64 i)
+{
+	return token & 2 && i < INIT_LEN ? 1 + (token + i) % 100 : 0;
+}
+
 static struct ism_dmb_params params_of(__u64 token, const struct ism_fabric *partner)
 {
 	struct ism_dmb_params p = { .token = token, .len = len_of(token), .exported = token & 1 };
@@ -98,13 +105,12 @@ static struct ism_dmb **free_dmb(struct side *s)
 	return NULL;
 }
 
-static void check_fresh(const struct ism_dmb *d)
+static int is_fresh(const char *mem, __u64 token, __u64 len)
 {
-	for (__u64 i = 0; i < d->len; i++)
-		if (((char *)d->addr)[i]) {
-			fail("a new DMB is not empty", i);
-			return;
-		}
+	for (__u64 i = 0; i < len; i++)
+		if (mem[i] != byte_of(token, i))
+			return 0;
+	return 1;
 }
 
 static unsigned int slot_of(const struct ism_fabric *f)
@@ -151,14 +157,20 @@ static void op_register(struct side *me, struct side *other)
 {
 	struct ism_dmb **at = free_dmb(me);
 	struct ism_dmb_params p;
+	char init[INIT_LEN];
 	struct ism_dmb *d;
 
 	if (!at)
 		return;
 	p = params_of(pick_token(me, other), other->f ? other->f : me->f);
+	for (int i = 0; i < INIT_LEN; i++)
+		init[i] = byte_of(p.token, i);
+	p.init = init;
+	p.init_len = *init ? INIT_LEN : 0;
 	if (!ism_fabric_register_dmb(me->f, &p, &d)) {
 		*at = d;
-		check_fresh(d);
+		if (!is_fresh(d->addr, d->token, d->len))
+			fail("a new DMB has other contents", d->token);
 		remember(slot_of(me->f), d->index);
 	}
 }
@@ -326,12 +338,8 @@ static void check_entry(unsigned int peer, const struct region_dmb_copy *d)
 	    !partner_token != (d->partner[0] || d->partner[1]) ||
 	    d->flags != (d->token & 1 ? ISM_REGION_DMB_EXPORTED : 0))
 		fail("a half-written entry is valid", d->token);
-	if (peer == 0 && !was_written(&side[DYING], d->token))
-		for (__u64 i = 0; i < d->len; i++)
-			if (mem[i]) {
-				fail("an entry is valid before its memory is empty", d->token);
-				break;
-			}
+	if (peer == 0 && !was_written(&side[DYING], d->token) && !is_fresh(mem, d->token, d->len))
+		fail("an entry is valid before its memory has its contents", d->token);
 }
 
 /* It names memory as an entry of the owner did, which may have gone since. */

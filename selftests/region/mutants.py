@@ -50,6 +50,20 @@ MUTANTS = {
         "region_dmb.c",
         "	region_publish(&r->mem, o->base.addr, len);\n",
         ""),
+    "a DMB gets its first contents when it is valid": (
+        "region_dmb.c",
+        "	if (p->init_len)\n",
+        "	if (0)\n",
+        "	publish(r, o, p);\n",
+        "	publish(r, o, p);\n"
+        "	if (p->init_len)\n"
+        "		region_copy(&r->mem, o->base.addr, p->init, p->init_len);\n"),
+    "a DMB's first contents are not written back": (
+        "region_dmb.c",
+        "	if (p->init_len)\n",
+        "	region_publish(&r->mem, o->base.addr, len);\n	if (p->init_len)\n",
+        "p->init_len);\n	region_publish(&r->mem, o->base.addr, len);\n",
+        "p->init_len);\n"),
     "another boot has the same generation": (
         "region_peer.c",
         "__u64 gen = ISM_PEER_GEN(was) + 1,",

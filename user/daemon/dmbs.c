@@ -4,6 +4,7 @@
 #include "dmbs.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <stddef.h>
 #include <string.h>
 
 static __u64 load64(const __u64 *p)
@@ -16,21 +17,39 @@ static __u32 ring_size_of(const struct ism_dmb *dmb)
 	return dmb->len - ISM_DMB_RING_OFF;
 }
 
-void dmb_format(const struct ism_dmb *dmb, __u32 ring_size, const struct ism_gid *owner)
-{
-	struct ism_dmb_static *s = dmb->addr;
+/* What a DMB begins with. */
+struct head {
+	struct ism_dmb_static s;
+	struct ism_dmb_tx tx;
+};
 
-	s->version = ISM_DMB_VERSION;
-	s->header_len = ISM_DMB_RING_OFF;
-	s->length = ism_dmb_len(ring_size);
-	s->ring_off = ISM_DMB_RING_OFF;
-	s->ring_size = ring_size;
-	s->token = dmb->token;
-	memcpy(s->owner_gid, owner, sizeof(s->owner_gid));
-	memcpy(s->partner_gid, &dmb->partner, sizeof(s->partner_gid));
+_Static_assert(offsetof(struct head, tx) == ISM_DMB_TX_OFF, "line A is behind the static part");
+
+static void format(const struct ism_dmb_params *p, const struct ism_gid *owner, struct head *ret)
+{
+	*ret = (struct head){};
+	ret->s.magic = ISM_DMB_MAGIC;
+	ret->s.version = ISM_DMB_VERSION;
+	ret->s.header_len = ISM_DMB_RING_OFF;
+	ret->s.length = p->len;
+	ret->s.ring_off = ISM_DMB_RING_OFF;
+	ret->s.ring_size = p->len - ISM_DMB_RING_OFF;
+	ret->s.token = p->token;
 	/* An owner that attaches before its partner has to know where the stream is. */
-	ism_dmb_tx(dmb->addr)->prod = ISM_PROD(0, ISM_PROD_TCP);
-	__atomic_store_n(&s->magic, ISM_DMB_MAGIC, __ATOMIC_RELEASE);
+	ret->tx.prod = ISM_PROD(0, ISM_PROD_TCP);
+	memcpy(ret->s.owner_gid, owner, sizeof(ret->s.owner_gid));
+	memcpy(ret->s.partner_gid, &p->partner, sizeof(ret->s.partner_gid));
+}
+
+int dmb_register(struct ism_fabric *f, const struct ism_dmb_params *p, struct ism_dmb **ret)
+{
+	struct ism_dmb_params with_head = *p;
+	struct head head;
+
+	format(p, &f->info.gid, &head);
+	with_head.init = &head;
+	with_head.init_len = sizeof(head);
+	return ism_fabric_register_dmb(f, &with_head, ret);
 }
 
 int dmb_check_static(const struct ism_dmb *dmb, __u32 ring_size)

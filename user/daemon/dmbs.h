@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What is in a DMB, for the daemon: writing the static part, and reading what clients wrote. Each word
+ * What is in a DMB, for the daemon: making the head, and reading what clients wrote. Each word
  * is read once, and nothing read is used for more than showing it, or for refusing what it contradicts.
  */
 #ifndef ISM_DAEMON_DMBS_H
@@ -9,8 +9,13 @@
 #include <ismredir/control.h>
 #include <ismredir/fabric.h>
 
-/** dmb_format() - write the static part; nobody else has seen @dmb yet */
-void dmb_format(const struct ism_dmb *dmb, __u32 ring_size, const struct ism_gid *owner);
+/**
+ * dmb_register() - ism_fabric_register_dmb() of a DMB with a ring and an empty stream
+ * @p: @len is ism_dmb_len() of the ring; @init is not looked at
+ *
+ * Its head is there before anybody can see the DMB, and is the partner's to write from then on.
+ */
+int dmb_register(struct ism_fabric *f, const struct ism_dmb_params *p, struct ism_dmb **ret);
 
 /** dmb_check_static() - is it a DMB of this version, token and ring? 0 or -EPERM */
 int dmb_check_static(const struct ism_dmb *dmb, __u32 ring_size);

@@ -143,7 +143,7 @@ static int make_pair(struct pairs *t, struct remote *r, struct holder *who, __u6
 		return -ENOMEM;
 	}
 	params = own_params(p, t->ring_size);
-	rc = ism_fabric_register_dmb(r->fabric, &params, &p->end[0].dmb);
+	rc = dmb_register(r->fabric, &params, &p->end[0].dmb);
 	fd = rc ? -1 : eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (!rc)
 		rc = fd < 0 ? -errno : open_bell(f, fd);
@@ -154,7 +154,6 @@ static int make_pair(struct pairs *t, struct remote *r, struct holder *who, __u6
 		free(p);
 		return rc;
 	}
-	dmb_format(p->end[0].dmb, t->ring_size, &r->fabric->info.gid);
 	pair_link(t, p);
 	*ret = p;
 	return 0;
@@ -170,15 +169,11 @@ static int is_ring_len(__u64 len)
 	       !(ring & (ring - 1));
 }
 
-/* Is it what a daemon makes? It shows itself before its owner has written what it is. */
+/* Is it what a daemon makes? */
 static int check_far(const struct far *f)
 {
-	const struct ism_dmb_static *s = f->dmb.addr;
-
 	if (!is_ring_len(f->dmb.len))
 		return -EPERM;
-	if (!__atomic_load_n(&s->magic, __ATOMIC_ACQUIRE))
-		return -EAGAIN;
 	return dmb_check_static(&f->dmb, f->dmb.len - ISM_DMB_RING_OFF);
 }
 

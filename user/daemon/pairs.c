@@ -152,11 +152,8 @@ static int make_dmb(struct pairs *t, struct pair_end *e)
 		.partner = t->fabric->info.gid, /* loopback: both ends are clients of this daemon */
 		.exported = 1,
 	};
-	int rc = ism_fabric_register_dmb(t->fabric, &params, &e->dmb);
 
-	if (!rc)
-		dmb_format(e->dmb, t->ring_size, &t->fabric->info.gid);
-	return rc;
+	return dmb_register(t->fabric, &params, &e->dmb);
 }
 
 static int make_pair(struct pairs *t, struct holder *who, __u64 token, __u64 peer,

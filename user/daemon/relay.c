@@ -38,6 +38,7 @@
 #define STUCK_NS    1000000000ULL
 #define DRAIN_NS    2000000000ULL /* at the end of the daemon */
 #define SPIN_MISSES 6
+#define SPIN_YIELD  4 /* rounds in which nothing was found */
 
 /* In the low bits of user_data; the rest is the end, or a number. */
 enum what { W_RECV = 1, W_SEND, W_CANCEL, W_FABRIC, W_ASKS, W_WAKE };
@@ -260,11 +261,8 @@ static int make_dmb(struct relay *r, struct relay_end *e)
 				    .len = ism_dmb_len(ring),
 				    .vlan = ISM_VLAN_NONE,
 				    .partner_token = e->peer };
-	int rc = ism_fabric_register_dmb(f, &p, &e->dmb);
 
-	if (!rc)
-		dmb_format(e->dmb, ring, &f->info.gid);
-	return rc;
+	return dmb_register(f, &p, &e->dmb);
 }
 
 static void set_slot(struct relay *r, struct relay_end *e, __u64 key)
@@ -751,13 +749,15 @@ static void loop(struct relay *r)
 		if (did) {
 			if (spinning && r->misses)
 				r->misses--;
-			r->st.spins += spinning;
+			r->st.spins += !!spinning;
 			spinning = 0;
 			since = r->now;
 			continue;
 		}
 		if (may_spin(r, since)) {
-			spinning = 1;
+			/* the program that we look for may want this very CPU */
+			if (++spinning % SPIN_YIELD == 1)
+				sched_yield();
 			continue;
 		}
 		if (spinning && r->misses < SPIN_MISSES)

@@ -411,6 +411,8 @@ static int memfd_register(struct ism_fabric *f, const struct ism_dmb_params *p,
 		rc = take_memory(m, p->len, &mem);
 	if (rc)
 		return rc;
+	if (p->init_len)
+		memcpy(mem.addr, p->init, p->init_len);
 	rc = add_dmb(m, p, &mem, ret);
 	if (rc)
 		ism_memfd_drop(&mem);

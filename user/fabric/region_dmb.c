@@ -249,13 +249,18 @@ static __u64 bell_of(struct region *r, __u64 index)
 	return region_load(&b->value);
 }
 
-/* Memory that is all zero, for everybody. Never a line of it stays in a cache of this CPU. */
-static void clean(struct region *r, struct region_own *o)
+/*
+ * What the DMB is at first, for everybody. Never a line of it stays in a cache of this CPU: written back
+ * later it would take the place of what the partner has written.
+ */
+static void fill(struct region *r, struct region_own *o, const struct ism_dmb_params *p)
 {
 	__u64 len = (o->base.len + r->l.unit - 1) / r->l.unit * r->l.unit;
 
 	o->base.addr = r->mem.base + o->off;
 	region_zero(&r->mem, o->base.addr, len);
+	if (p->init_len)
+		region_copy(&r->mem, o->base.addr, p->init, p->init_len);
 	region_publish(&r->mem, o->base.addr, len);
 }
 
@@ -308,7 +313,7 @@ int region_register_dmb(struct ism_fabric *f, const struct ism_dmb_params *p, st
 	o->off = region_arena(&r->l, r->me) + at;
 	o->bell = bell_of(r, index);
 	r->own[index] = o;
-	clean(r, o);
+	fill(r, o, p);
 	publish(r, o, p);
 	count(r, o, 1);
 	region_wake(r);

@@ -145,6 +145,8 @@ int ism_fabric_register_dmb(struct ism_fabric *f, const struct ism_dmb_params *p
 {
 	int rc = check_params(f, p);
 
+	if (!rc && (p->init_len > p->len || (p->init_len && !p->init)))
+		rc = -EINVAL;
 	return rc ? rc : f->ops->register_dmb(f, p, ret);
 }
 
