@@ -121,7 +121,7 @@ static __always_inline __u32 relay_unwanted(struct verdict *v, struct ism_relay 
 		return ISM_R_MESSAGES;
 	if (ism_memory_room(v->me, sk, v->size) != ISM_ROOM)
 		return ISM_R_PRESSURE;
-	return small_stream(v, r->push_msgs) ? ISM_R_STREAM : 0;
+	return small_stream(v, r->pushed) ? ISM_R_STREAM : 0; /* push_msgs starts anew */
 }
 
 static __always_inline __u32 relay_decide(struct verdict *v, struct ism_relay *r)

@@ -136,6 +136,9 @@ static int open_parts(struct daemon *d, struct ism_err *err)
 	return rc ? rc : host_open(&d->host, d->instance);
 }
 
+/* What comes from another kernel is worth looking for as long as an interrupt and two wake-ups take. */
+#define RELAY_SPIN_NS 500000
+
 static void on_relay_event(void *arg, struct ism_fabric *f, const struct ism_event *e)
 {
 	struct daemon *d = arg;
@@ -148,7 +151,7 @@ static void on_relay_event(void *arg, struct ism_fabric *f, const struct ism_eve
 static int open_relay(struct daemon *d, struct ism_err *err)
 {
 	struct relay_config cfg = { .ring_size = d->opt.ring_size,
-				    .spin_ns = d->host.page->wake_ns,
+				    .spin_ns = RELAY_SPIN_NS,
 				    .n_fabrics = d->n_remotes,
 				    .on_event = on_relay_event,
 				    .arg = d };

@@ -217,6 +217,7 @@ static void free_end(struct relay *r, struct relay_end *e, __u32 relay)
 	struct ism_fabric *f = fabric_of(r, e);
 
 	unlink_end(r, e);
+	r->st.doorbells += e->ring.bells;
 	r->guard.peers[e->slot] = NULL;
 	if (e->s) {
 		relay_end_farewell(e);
@@ -879,16 +880,39 @@ void relay_unlock(struct relay *r)
 
 void relay_stats(struct relay *r, struct relay_stats *ret)
 {
+	memset(ret, 0, sizeof(*ret));
+	if (!r)
+		return;
 	*ret = r->st;
+	for (const struct relay_end *e = r->all; e; e = e->next_all)
+		ret->doorbells += e->ring.bells;
 }
 
-int relay_show(struct relay *r, __u64 token, struct ism_dmb **own, const void **peer)
+static void show_end(const struct relay_end *e, struct ism_msg_dmb ret[2])
 {
-	struct relay_end *e = r ? find(r, token) : NULL;
+	const struct ism_dmb peer = { .len = e->ring.map.len, .addr = e->ring.peer };
 
-	if (!e || !e->s)
-		return -ENOENT;
-	*own = e->dmb;
-	*peer = e->ring.peer;
+	memset(ret, 0, 2 * sizeof(*ret));
+	ret[0].token = ret[1].peer = e->token;
+	ret[0].peer = ret[1].token = e->peer;
+	ret[0].owner_pid = ret[1].partner_pid = e->conn.pid;
+	ret[0].uid = ret[1].uid = e->conn.uid;
+	ret[0].flags = ISM_DMB_OWNER_ATTACHED | ISM_DMB_RELAYED;
+	ret[1].flags = ISM_DMB_PARTNER_ATTACHED | ISM_DMB_RELAYED;
+	ret[0].fabric = ret[1].fabric = e->fabric + 1;
+	dmb_show(e->dmb, &peer, &ret[0]);
+	dmb_show(&peer, e->dmb, &ret[1]);
+}
+
+int relay_list(struct relay *r, unsigned int *at, struct ism_msg_dmb ret[2])
+{
+	while (r && *at < r->high) {
+		const struct relay_end *e = r->slot[(*at)++];
+
+		if (!e || !e->s)
+			continue;
+		show_end(e, ret);
+		return 1;
+	}
 	return 0;
 }

@@ -503,6 +503,7 @@ struct ism_spin {
 	uint32_t loops;
 	uint32_t same_cpu;
 	uint32_t slow; /* somebody else had the CPU for long */
+	uint64_t patience; /* how many times longer is long */
 	uint32_t cap; /* ns, of the budget */
 };
 

@@ -23,6 +23,7 @@
  */
 #define YIELD_SLOW_NS	  60000
 #define YIELD_LOST_NS	  1000000 /* a whole turn at least: not the partner alone */
+#define REMOTE_PATIENCE	  20 /* of that, where sleeping costs several turns anyway */
 #define YIELD_REST_NS	  5000000
 #define CROWDED_NS	  100000000
 #define YIELD_REST_MAX_NS 1000000000
@@ -157,6 +158,7 @@ void ism_spin_begin(struct ism_spin *s, uint32_t *budget, int partner_cpu)
 	s->slow = 0;
 	/* In front of a partner on this very CPU spinning only keeps it from running. */
 	s->same_cpu = partner_cpu >= 0 && partner_cpu == ism_my_cpu();
+	s->patience = partner_cpu == ISM_CPU_ELSEWHERE ? REMOTE_PATIENCE : 1;
 	if (likely(now >= crowded_until)) {
 		if (s->same_cpu) {
 			s->yields = YIELDS;
@@ -175,8 +177,8 @@ static void yield_once(struct ism_spin *s)
 
 	sched_yield();
 	took = ism_ticks() - before;
-	if (took > ism_to_ticks(YIELD_SLOW_NS)) {
-		s->slow = took > ism_to_ticks(YIELD_LOST_NS) ? 2 : 1;
+	if (took > ism_to_ticks(YIELD_SLOW_NS * s->patience)) {
+		s->slow = took > ism_to_ticks(YIELD_LOST_NS * s->patience) ? 2 : 1;
 		s->yields = 0;
 		s->until = before;
 	}
@@ -201,7 +203,7 @@ int ism_spin_more(struct ism_spin *s)
 	now = ism_ticks();
 	if (now >= s->until) {
 		/* far beyond it: somebody else had the CPU, whom the kernel had to take it for from us */
-		if (now - s->until > ism_to_ticks(YIELD_LOST_NS))
+		if (now - s->until > ism_to_ticks(YIELD_LOST_NS * s->patience))
 			s->slow = 2;
 		return 0;
 	}
