@@ -142,6 +142,7 @@ enum ism_dmb_flags {
 	ISM_DMB_OWNER_ATTACHED = 1,
 	ISM_DMB_PARTNER_ATTACHED = 2,
 	ISM_DMB_RESUMED = 4, /* known from ISM_MSG_RESUME */
+	ISM_DMB_RELAYED = 8, /* ismredird itself reads or writes it for the program */
 };
 
 /**
@@ -193,6 +194,9 @@ struct ism_msg_fabric {
 /**
  * struct ism_msg_status - counters of ismredird
  * @attached_*, @ring_bytes*, ...: ever, with what detached connections had counted
+ * @relay_*: of --relay, and 0 without. @relay_ends: connection ends relayed now; @relay_waiting: of these,
+ *           without a partner yet; all others ever. @relay_broken: reset, because bytes were lost;
+ *           @relay_drained: given back to TCP; @relay_tx_bytes, @relay_rx_bytes: put into rings, taken out
  */
 struct ism_msg_status {
 	__u64 uptime_ms;
@@ -214,6 +218,15 @@ struct ism_msg_status {
 	__u64 mem_limit;
 	__u32 pid;
 	__u32 word; /* enum ism_word that clients see */
+	__u32 relay_ends;
+	__u32 relay_waiting;
+	__u64 relay_total;
+	__u64 relay_refused;
+	__u64 relay_broken;
+	__u64 relay_drained;
+	__u64 relay_tx_bytes;
+	__u64 relay_rx_bytes;
+	__u64 relay_doorbells;
 };
 
 /**

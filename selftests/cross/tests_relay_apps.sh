@@ -79,3 +79,42 @@ test_relay_not_coherent()
 	within 10 no_slots || die "slots of ended connections stay"
 	both_down
 }
+
+# shown HOST - what the listings say of the one end that it relays
+shown()
+{
+	local conn
+
+	conn=$(on "$1" ism -j conns port "$PORT" plane relay | jq -c '.conns[0]')
+	[ "$(json .ring_size <<<"$conn")" = 262144 ] || die "$1: the ring of an end: $conn"
+	[ "$(json .ring_bytes <<<"$conn")" -gt 0 ] && [ "$(json .ring_msgs <<<"$conn")" -gt 0 ] ||
+		die "$1: bytes of an end: $conn"
+	[ "$(on "$1" ism -j dmbs | jq '[.dmbs[] | select((.attached | contains("relay")) and .writer.bytes > 0)] | length')" = 2 ] ||
+		die "$1: its DMBs: $(on "$1" ism -j dmbs)"
+	on "$1" ism status | grep -q '^plane relay: 1 ends now' || die "$1: status: $(on "$1" ism status)"
+}
+
+# What the command shows of relayed ends: rings, bytes, doorbells; and only who may sees it.
+test_relay_shown()
+{
+	relay_up
+	talk 4
+	within 3 planes || die "no relay: $(ends)"
+	within 3 rung a || die "a: no doorbells: $(on a ism -j status | jq -c .daemon.relay)"
+	shown a
+	shown b
+	[ "$(on a inbox setpriv --reuid=1000 --regid=1000 --clear-groups "$ISMREDIR" -j dmbs | jq '.dmbs | length')" = 0 ] ||
+		die "another user sees root's DMBs"
+	exchange_ends
+	within 10 no_slots || die "slots of ended connections stay"
+	for host in a b; do
+		[ "$(on $host ism -j status | jq -c '.daemon.relay | [.ends, .total, .broken]')" = '[0,1,0]' ] ||
+			die "$host: $(on $host ism -j status | jq -c .daemon.relay)"
+	done
+	both_down
+}
+
+rung()
+{
+	[ "$(on "$1" ism -j status | jq '.daemon.relay | .doorbells > 0 and .tx_bytes > 100000 and .rx_bytes > 100000')" = true ]
+}

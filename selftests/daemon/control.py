@@ -143,7 +143,7 @@ class Client:
 
     def status(self):
         body, _ = self.ask(STATUS, expect=STATUS_OK)
-        return dict(zip(STATUS_NAMES, STATUS_MSG.unpack(body)))
+        return dict(zip(STATUS_NAMES, STATUS_MSG.unpack_from(body)))
 
     def sync(self):
         """Everything sent before has been served."""

@@ -29,7 +29,7 @@ static const char *flag_names(__u32 flags, const char *const *names, size_t n_na
 
 /* ---------------------------------------------------------------- dmbs */
 
-static const char *const dmb_flags[] = { "owner", "partner", "resumed" };
+static const char *const dmb_flags[] = { "owner", "partner", "resumed", "relay" };
 static const char *const prod_flags[] = { "fin", "abort", "tcp", "rewind" };
 
 #define N(a) (sizeof(a) / sizeof((a)[0]))

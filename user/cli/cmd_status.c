@@ -89,6 +89,22 @@ static int collect(struct status *s, struct ism_err *err)
 	return rc;
 }
 
+static struct json_object *relay_json(const struct ism_msg_status *d)
+{
+	struct json_object *o = json_object_new_object();
+
+	put_u64(o, "ends", d->relay_ends);
+	put_u64(o, "waiting", d->relay_waiting);
+	put_u64(o, "total", d->relay_total);
+	put_u64(o, "refused", d->relay_refused);
+	put_u64(o, "broken", d->relay_broken);
+	put_u64(o, "drained", d->relay_drained);
+	put_u64(o, "tx_bytes", d->relay_tx_bytes);
+	put_u64(o, "rx_bytes", d->relay_rx_bytes);
+	put_u64(o, "doorbells", d->relay_doorbells);
+	return o;
+}
+
 static struct json_object *daemon_json(const struct status *s)
 {
 	const struct ism_msg_status *d = &s->d;
@@ -116,6 +132,7 @@ static struct json_object *daemon_json(const struct status *s)
 	put_u64(o, "timeouts", d->timeouts);
 	put_u64(o, "mem_bytes", d->mem_bytes);
 	put_u64(o, "mem_limit", d->mem_limit);
+	json_object_object_add(o, "relay", relay_json(d));
 	return o;
 }
 
@@ -204,6 +221,22 @@ static void direct_text(const struct status *s)
 	       cli_bytes(m, sizeof(m), d->mem_bytes));
 }
 
+static void relay_text(const struct status *s)
+{
+	const struct ism_msg_status *d = &s->d;
+	char a[16], b[16];
+
+	if (!s->daemon || !d->relay_total)
+		return;
+	printf("plane relay: %u ends now, %u of them waiting; %llu ever, %llu refused, %llu drained, %llu reset\n",
+	       d->relay_ends, d->relay_waiting, (unsigned long long)d->relay_total,
+	       (unsigned long long)d->relay_refused, (unsigned long long)d->relay_drained,
+	       (unsigned long long)d->relay_broken);
+	printf("  rings: %s out, %s in, %llu doorbells\n",
+	       cli_bytes(a, sizeof(a), d->relay_tx_bytes),
+	       cli_bytes(b, sizeof(b), d->relay_rx_bytes), (unsigned long long)d->relay_doorbells);
+}
+
 static void status_text(struct status *s)
 {
 	char a[16], b[16], q[16];
@@ -217,6 +250,7 @@ static void status_text(struct status *s)
 		printf("  cgroup %s\n",
 		       json_object_get_string(json_object_array_get_idx(s->cgroups, i)));
 	direct_text(s);
+	relay_text(s);
 	printf("connections: %llu ends now, %llu accelerated; %llu accelerated ever\n", s->now,
 	       s->skmsg + s->direct, (unsigned long long)(s->stats.pairs + s->stats.direct));
 	if (s->stats.direct_pairs)

@@ -23,7 +23,8 @@
 #define MAX_SCM_FDS 253 /* SCM_MAX_FD: so many can come, and all must be seen to be closed */
 
 /*
- * @listing: ISM_MSG_LIST while a listing goes on, that got to pair @shown; @listing_seq is its request's
+ * @listing: ISM_MSG_LIST while a listing goes on, that got to pair @shown, and then to @relay_shown of the
+ *           relay; @listing_seq is its request's
  * @waits_since_us: since when it lets us wait, 0 when it does not
  */
 struct client {
@@ -36,6 +37,7 @@ struct client {
 	int listing;
 	__u32 listing_seq;
 	__u64 shown;
+	unsigned int relay_shown;
 	__u64 waits_since_us;
 };
 
@@ -249,6 +251,22 @@ static int on_fabrics(struct client *c, const struct request *r)
 	return rc ? rc : answer(c, r, ISM_MSG_LIST_END, NULL, 0);
 }
 
+static void add_relay(struct relay *r, struct ism_msg_status *m)
+{
+	struct relay_stats st;
+
+	relay_stats(r, &st);
+	m->relay_ends = st.ends;
+	m->relay_waiting = st.waiting;
+	m->relay_total = st.total;
+	m->relay_refused = st.refused;
+	m->relay_broken = st.broken;
+	m->relay_drained = st.drained;
+	m->relay_tx_bytes = st.tx_bytes;
+	m->relay_rx_bytes = st.rx_bytes;
+	m->relay_doorbells = st.doorbells;
+}
+
 static int on_status(struct client *c, const struct request *r)
 {
 	const struct daemon *d = c->d;
@@ -268,7 +286,29 @@ static int on_status(struct client *c, const struct request *r)
 	};
 
 	pairs_totals(&d->pairs, &m);
+	add_relay(d->relay, &m);
 	return answer(c, r, ISM_MSG_STATUS_OK, &m, sizeof(m));
+}
+
+/* The relay's ends come after all pairs. */
+static int list_relay(struct client *c, const struct request *r)
+{
+	const uid_t uid = c->holder.uid;
+	struct ism_msg_dmb m[2];
+	int rc = 0;
+
+	while (!rc && can_send(c)) {
+		if (!relay_list(c->d->relay, &c->relay_shown, m)) {
+			c->listing = 0;
+			return answer(c, r, ISM_MSG_LIST_END, NULL, 0);
+		}
+		if (uid && m->uid != uid)
+			continue;
+		rc = answer(c, r, ISM_MSG_DMB, &m[0], sizeof(m[0]));
+		if (!rc)
+			rc = answer(c, r, ISM_MSG_DMB, &m[1], sizeof(m[1]));
+	}
+	return rc;
 }
 
 /* As much as there is room for. What was made before a pause stays shown, whatever ended meanwhile. */
@@ -281,10 +321,8 @@ static int go_on_listing(struct client *c)
 
 	while (!rc && can_send(c)) {
 		p = pairs_after(&c->d->pairs, c->shown);
-		if (!p) {
-			c->listing = 0;
-			return answer(c, &r, ISM_MSG_LIST_END, NULL, 0);
-		}
+		if (!p)
+			return list_relay(c, &r);
 		c->shown = p->serial;
 		for (int i = 0; !rc && i < 2; i++) {
 			if (!p->end[i].dmb || !pair_end_visible(&p->end[i], c->holder.uid))
@@ -301,6 +339,7 @@ static int on_list(struct client *c, const struct request *r)
 	c->listing = 1;
 	c->listing_seq = r->seq;
 	c->shown = 0;
+	c->relay_shown = 0;
 	return go_on_listing(c);
 }
 
@@ -437,10 +476,10 @@ static int on_io(sd_event_source *s, int fd, uint32_t revents, void *arg)
 	(void)s;
 	(void)fd;
 	if (c->listing) {
-		__u64 before = c->shown;
+		__u64 before = c->shown + c->relay_shown;
 
 		rc = go_on_listing(c);
-		if (c->shown != before)
+		if (c->shown + c->relay_shown != before)
 			c->waits_since_us = 0;
 	} else if (revents & EPOLLIN) {
 		rc = read_packet(c);

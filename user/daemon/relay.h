@@ -9,6 +9,7 @@
 #ifndef ISM_DAEMON_RELAY_H
 #define ISM_DAEMON_RELAY_H
 
+#include <ismredir/control.h>
 #include <ismredir/fabric.h>
 #include <ismredir/maps.h>
 #include "err.h"
@@ -38,12 +39,14 @@ struct relay_config {
  * @total, @refused, @broken, @drained: ends that were made; that could not be; that were reset; that went
  *                                      back to TCP
  * @tx_bytes, @rx_bytes: moved into and out of rings
+ * @doorbells: rung for partners
  * @sleeps, @spins: waits that slept; that found something while they looked
  */
 struct relay_stats {
 	__u32 ends, waiting;
 	__u64 total, refused, broken, drained;
 	__u64 tx_bytes, rx_bytes;
+	__u64 doorbells;
 	__u64 sleeps, spins;
 };
 
@@ -60,13 +63,16 @@ void relay_free(struct relay *r);
 void relay_lock(struct relay *r);
 void relay_unlock(struct relay *r);
 
-/** relay_stats() - now; takes the lock */
+/** relay_stats() - now; the caller has the lock, or @r is NULL: zero */
 void relay_stats(struct relay *r, struct relay_stats *ret);
 
 /**
- * relay_show() - the ring of an end, for listings; takes the lock
- * Return: 0, or -ENOENT when the end is not relayed here. @own, @peer: its DMBs
+ * relay_list() - the DMBs of the next end, for listings; the caller has the lock
+ * @at: 0 at first; gets where to go on
+ * @ret: the end's own DMB, and its partner's
+ *
+ * Return: 1, or 0 when there are no more, or @r is NULL.
  */
-int relay_show(struct relay *r, __u64 token, struct ism_dmb **own, const void **peer);
+int relay_list(struct relay *r, unsigned int *at, struct ism_msg_dmb ret[2]);
 
 #endif
