@@ -28,7 +28,7 @@ mixed_transfer()
 
 	mixed_up "$1"
 	for style in select poll epoll blocking; do
-		if [ "$1" = a ]; then exchange 1 epoll $style; else exchange 1 $style epoll; fi
+		if [ "$1" = a ]; then exchange 3 epoll $style; else exchange 3 $style epoll; fi
 		within 5 mixed "$1" || die "$style: not mixed: $(ends)"
 		exchange_ends
 		PORT=$((PORT + 1))
@@ -44,4 +44,98 @@ test_mixed_transfer_a()
 test_mixed_transfer_b()
 {
 	mixed_transfer b
+}
+
+# direct_bytes HOST - what its programs moved by rings, ever
+direct_bytes()
+{
+	on "$1" counter ring_bytes
+}
+
+# mixed_streams DIRECT - requests and responses, streams and what ends them
+mixed_streams()
+{
+	local relay=a before io
+
+	[ "$1" = b ] || relay=b
+	mixed_up "$1"
+	for io in poll lt et; do
+		before=$(relayed $relay)
+		checked --rounds 300 --io $io --sizes log --conns 2
+		moved $relay "$before" || die "$io: nothing went by the relay"
+	done
+	checked --bytes 2000000 --io et --conns 3 --pause-tx 5:20 --pause-rx 5:20 --sizes mix
+	checked --rounds 200 --io poll --end half --tail 100000
+	checked --rounds 200 --io poll --send oob
+	[ "$(direct_bytes "$1")" -gt 100000 ] || die "only $(direct_bytes "$1") bytes by the program itself"
+	! grep -h 'is reset' "$TOP/$NAME"/?/ismredird.log || die "a relay has lost something"
+	# Ends that may lose bytes. The kernel says EAGAIN before a reset, docs/switch-rule.rst.
+	checked --rounds 200 --io poll --end rst --tail 100000
+	checked --rounds 200 --io poll --end unread --tail 100000 --eagain-ok
+	within 10 no_slots || die "slots of ended connections stay"
+	both_down
+}
+
+test_mixed_streams_a()
+{
+	mixed_streams a
+}
+
+test_mixed_streams_b()
+{
+	mixed_streams b
+}
+
+# ends_at_once [killed] - the last bytes of a and its end at once: all of them are read on b
+ends_at_once()
+{
+	on b serve fin "$PORT" "$PYTHON" "$CROSS/fin.py" listen "$HOST_B" "$PORT" || die "fin.py does not start"
+	on a inbox "$PYTHON" "$CROSS/fin.py" connect "$HOST_B" "$PORT" 16 "$@" || die "fin.py"
+	within 10 grep -q '^transfers 16 bad 0$' "$TOP/$NAME/b/fin.log" || die "truncated: $(cat "$TOP/$NAME/b/fin.log")"
+}
+
+test_mixed_fin_a()
+{
+	mixed_up a
+	ends_at_once
+	[ "$(direct_bytes a)" -gt 100000 ] || die "only $(direct_bytes a) bytes by the program itself"
+	both_down
+}
+
+test_mixed_fin_b()
+{
+	mixed_up b
+	ends_at_once
+	[ "$(relayed a)" -gt 100000 ] || die "only $(relayed a) bytes by the relay"
+	both_down
+}
+
+# A writer that is killed: what it has sent by the relay is read to the last byte.
+test_mixed_fin_killed_b()
+{
+	mixed_up b
+	ends_at_once killed
+	[ "$(relayed a)" -gt 100000 ] || die "only $(relayed a) bytes by the relay"
+	both_down
+}
+
+# The program with the library is killed in the middle of a stream: the other one sees the end, and what
+# it got before is exact.
+test_mixed_killed()
+{
+	local n
+
+	mixed_up a
+	for n in 1 2 3 4; do
+		exchange 60 epoll epoll
+		within 5 mixed a || die "$n: not mixed: $(ends)"
+		sleep "0.$((RANDOM % 300 + 100))"
+		kill -KILL "$CLIENT"
+		within 10 gone "$SERVER" || die "$n: the survivor hangs"
+		exact b || die "$n: the survivor: $(tail -n 2 "$TOP/$NAME/b/transfer.log")"
+		PORT=$((PORT + 1))
+	done
+	within 10 detached || die "the rings of the dead stay"
+	within 10 no_slots || die "slots of ended connections stay"
+	both_down
 }
