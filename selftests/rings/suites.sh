@@ -149,9 +149,9 @@ suite_of()
 	export ISMREDIR_AFTER=1,1
 	start_daemon
 	load --plane direct
-	LIMIT=900 inbox env -C "$src" "$@" >"$DIR/native" 2>&1
+	LIMIT=1800 inbox env -C "$src" "$@" >"$DIR/native" 2>&1
 	CLIENT_BY=("${UNDER_RUN[@]}")
-	LIMIT=900 inbox env -C "$src" "$@" >"$DIR/rings" 2>&1
+	LIMIT=1800 inbox env -C "$src" "$@" >"$DIR/rings" 2>&1
 	for log in native rings; do
 		sed 's/\x1b\[[0-9;]*m//g' "$DIR/$log" | sed -nE 's/^(\[ok\]: [^(]*).*/\1/p; s/^(t\/[^ ]*) \.+ ok$/\1/p' |
 			sort >"$DIR/$log.ok"
