@@ -135,6 +135,7 @@ install: all
 	install -m 755 $(SHIM) $(DESTDIR)$(LIBDIR)/libismredir-preload.so
 	install -m 644 user/cli/ismredir.bash $(DESTDIR)$(COMPDIR)/ismredir
 	install -m 644 docs/ismredir.conf.example $(DESTDIR)$(EXAMPLEDIR)/ismredir.conf
+	install -m 644 user/daemon/ismredird-relay.conf $(DESTDIR)$(EXAMPLEDIR)/ismredird-relay.conf
 	install -d $(DESTDIR)$(UNITDIR)
 	sed 's|@SBINDIR@|$(SBINDIR)|' user/cli/ismredir.service > $(DESTDIR)$(UNITDIR)/ismredir.service
 	sed 's|@SBINDIR@|$(SBINDIR)|' user/daemon/ismredird.service > $(DESTDIR)$(UNITDIR)/ismredird.service

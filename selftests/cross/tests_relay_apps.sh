@@ -23,7 +23,7 @@ test_relay_redis()
 	bench -n 20000 -c 20 -d 1024 -t set,get,lpush
 	bench -n 20000 -c 5 -d 1024 -t set,get -P 16
 	! grep -i error "$TOP/$NAME/bench.log" || die "redis-benchmark: $(grep -i error "$TOP/$NAME/bench.log")"
-	by_relay 5000000
+	by_relay 500000
 	both_down
 }
 
@@ -31,8 +31,8 @@ test_relay_asyncio()
 {
 	relay_up
 	on b serve echo "$PORT" "$PYTHON" "$APPS/echo_peers.py" serve "$PORT" || die "echo_peers.py does not start"
-	on a inbox "$PYTHON" "$APPS/echo_peers.py" talk "$PORT" 8 4000000 || die "the echo differs"
-	by_relay 1000000
+	on a inbox "$PYTHON" "$APPS/echo_peers.py" talk "$PORT" 4 16000000 || die "the echo differs"
+	by_relay 100000
 	both_down
 }
 
@@ -75,7 +75,7 @@ test_relay_not_coherent()
 	done
 	checked --bytes 4000000 --io et --conns 4 --pause-tx 5:20 --pause-rx 5:20 --sizes mix
 	checked --rounds 200 --io poll --end half --tail 100000
-	by_relay 1000000
+	by_relay 100000
 	within 10 no_slots || die "slots of ended connections stay"
 	both_down
 }
@@ -87,7 +87,7 @@ shown()
 
 	conn=$(on "$1" ism -j conns port "$PORT" plane relay | jq -c '.conns[0]')
 	[ "$(json .ring_size <<<"$conn")" = 262144 ] || die "$1: the ring of an end: $conn"
-	[ "$(json .ring_bytes <<<"$conn")" -gt 0 ] && [ "$(json .ring_msgs <<<"$conn")" -gt 0 ] ||
+	[ "$(jq '.ring_bytes > 0 and .ring_msgs > 0' <<<"$conn")" = true ] ||
 		die "$1: bytes of an end: $conn"
 	[ "$(on "$1" ism -j dmbs | jq '[.dmbs[] | select((.attached | contains("relay")) and .writer.bytes > 0)] | length')" = 2 ] ||
 		die "$1: its DMBs: $(on "$1" ism -j dmbs)"
@@ -117,4 +117,36 @@ test_relay_shown()
 rung()
 {
 	[ "$(on "$1" ism -j status | jq '.daemon.relay | .doorbells > 0 and .tx_bytes > 100000 and .rx_bytes > 100000')" = true ]
+}
+
+# With the capabilities of the drop-in ismredird-relay.conf and no other one: the relay works, and its guard does.
+test_relay_least_rights()
+{
+	local caps
+
+	caps=$(sed -n 's/^CapabilityBoundingSet=//p' "$CROSS/../../user/daemon/ismredird-relay.conf" \
+		"$CROSS/../../user/daemon/ismredird.service" | tr 'A-Z ' 'a-z\n' | sed 's/^cap_/,+/' | tr -d '\n')
+	[[ $caps == *+perfmon*+bpf* ]] || die "the units ask for $caps"
+	# shellcheck disable=SC2016 # for the shell that is written
+	printf '#!/bin/sh\nexec setpriv --inh-caps=-all --bounding-set=-all%s "%s" "$@"\n' "$caps" "$DAEMON" >"$TOP/$NAME/ismredird"
+	chmod +x "$TOP/$NAME/ismredird"
+	DAEMON=$TOP/$NAME/ismredird
+	relay_up
+	talk 3
+	within 3 planes || die "no relay: $(ends)"
+	exchange_ends
+	by_relay 100000
+	PORT=$((PORT + 1))
+	talk 20
+	within 3 planes || die "no relay: $(ends)"
+	on b
+	kill -KILL "$DAEMON_PID"
+	within 5 gone "$DAEMON_PID" || die "ismredird survives SIGKILL"
+	within 10 grep -q 'relay: .* connections had bytes in it' "$DIR/ismredird.log" || die "b: its guard does nothing"
+	rm -f "$DIR/ismredird.log"
+	daemon_up --relay
+	within 5 at_work || die "the next relay does not begin"
+	stop_programs
+	on a stop_programs
+	both_down
 }

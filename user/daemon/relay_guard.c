@@ -241,6 +241,7 @@ int relay_guard_start(struct relay_guard *g)
 		signal(SIGTERM, SIG_IGN);
 		signal(SIGINT, SIG_IGN);
 		signal(SIGHUP, SIG_IGN);
+		signal(SIGABRT, SIG_IGN); /* of a service manager's watchdog */
 		close_others(sv[1]);
 		guard_main(sv[1], g->peers);
 	}
