@@ -168,7 +168,7 @@ static void describe(struct region *r, const struct ism_region_super *s, __u64 m
 	if (!r->mem.is_coherent)
 		return;
 	info->caps |= ISM_FABRIC_COHERENT | ISM_FABRIC_ATTACH;
-	if (r->dev.fd >= 0)
+	if (r->dev.fd >= 0 && r->dev.align <= r->l.unit)
 		info->caps |= ISM_FABRIC_EXPORT | ISM_FABRIC_PERSISTS | ISM_FABRIC_WHOLE;
 }
 

@@ -37,6 +37,8 @@ struct region_dev_ops {
  * @fd, @fd_off: what it is mapped from and where: it is exported to programs, who map parts of it.
  *               -1: it cannot be exported. /proc/self/fd/N is opened for a read-only descriptor; where
  *               that fails the same one is used for both
+ * @align: parts can be mapped at multiples of it only, and whole ones; nothing is exported from a region
+ *         whose unit is smaller. 0: pages
  * @lock_fd: for an open file description lock on the byte 4096 + slot, so that two processes of one
  *           kernel do not take the same slot; not duplicated to anybody, closed by the core. -1: there is
  *           only one opener anyway
@@ -53,6 +55,7 @@ struct region_dev {
 	__u64 len;
 	int fd;
 	__u64 fd_off;
+	__u64 align;
 	int lock_fd;
 	int is_coherent;
 	__s64 number;

@@ -61,25 +61,25 @@ static int create(const char *path, __u64 size, struct ism_err *err)
 	return fd;
 }
 
-/* A device has no length of its own; sysfs knows it. */
-static __u64 device_size(const struct stat *st)
+/* A device has no length of its own; sysfs knows it, and what else there is. 0: it does not say. */
+static __u64 device_number(const struct stat *st, const char *name)
 {
 	char path[64];
-	unsigned long long size = 0;
+	unsigned long long n = 0;
 	FILE *f;
 
-	snprintf(path, sizeof(path), "/sys/dev/char/%u:%u/size", major(st->st_rdev),
-		 minor(st->st_rdev));
+	snprintf(path, sizeof(path), "/sys/dev/char/%u:%u/%s", major(st->st_rdev),
+		 minor(st->st_rdev), name);
 	f = fopen(path, "re");
 	if (!f)
 		return 0;
-	if (fscanf(f, "%llu", &size) != 1)
-		size = 0;
+	if (fscanf(f, "%llu", &n) != 1)
+		n = 0;
 	fclose(f);
-	return size;
+	return n;
 }
 
-static int measure(int fd, const char *path, __u64 *ret, struct ism_err *err)
+static int measure(int fd, const char *path, struct region_dev *ret, struct ism_err *err)
 {
 	struct stat st;
 
@@ -90,9 +90,10 @@ static int measure(int fd, const char *path, __u64 *ret, struct ism_err *err)
 	if (st.st_mode & S_IWOTH)
 		return ism_err_set(err, -EPERM, "%s: everybody may write to it; `chmod o-w` first",
 				   path);
-	*ret = S_ISREG(st.st_mode) ? (__u64)st.st_size : device_size(&st);
-	*ret &= ~(__u64)(ISM_REGION_PAGE - 1);
-	return *ret ? 0 : ism_err_set(err, -ENODEV, "%s: it has no memory", path);
+	ret->len = S_ISREG(st.st_mode) ? (__u64)st.st_size : device_number(&st, "size");
+	ret->len &= ~(__u64)(ISM_REGION_PAGE - 1);
+	ret->align = S_ISREG(st.st_mode) ? 0 : device_number(&st, "align");
+	return ret->len ? 0 : ism_err_set(err, -ENODEV, "%s: it has no memory", path);
 }
 
 static int open_path(const char *path, unsigned int flags, __u64 size, struct ism_err *err)
@@ -119,7 +120,7 @@ int region_file_map(const char *text, unsigned int flags, __u64 size, struct reg
 		return rc;
 	rc = ret->fd = open_path(path, flags, size, err);
 	if (rc >= 0)
-		rc = measure(ret->fd, path, &ret->len, err);
+		rc = measure(ret->fd, path, ret, err);
 	if (!rc && !(flags & REGION_FILE_READ))
 		rc = ret->lock_fd = fabric_reopen(ret->fd, O_RDWR);
 	if (rc < 0)

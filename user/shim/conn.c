@@ -385,7 +385,34 @@ static void read_options(struct ism_slot *s, int fd)
 	atomic_store(&s->rcvlowat, low > 0 ? low : 1);
 }
 
-/* What has no size, a device, knows itself what can be mapped. */
+/*
+ * What has no size, a device, knows itself what can be mapped: whole pages, which may be huge ones. What a
+ * fabric exports of it begins at one and has it to itself. A refusal is a line in the kernel's log, so what
+ * went well is tried first the next time.
+ */
+static void *map_device(int fd, uint64_t off, int prot, uint32_t *len)
+{
+	static const uint32_t pages[] = { 4096, 2 << 20, 1 << 30 };
+	static atomic_uint usual;
+	unsigned int first = atomic_load(&usual), n = sizeof(pages) / sizeof(pages[0]);
+
+	for (unsigned int i = 0; i < n; i++) {
+		unsigned int k = (first + i) % n;
+		size_t whole = (*len + (size_t)pages[k] - 1) & ~((size_t)pages[k] - 1);
+		void *p;
+
+		if (off & (pages[k] - 1))
+			continue;
+		p = mmap(NULL, whole, prot, MAP_SHARED, fd, off);
+		if (p == MAP_FAILED)
+			continue;
+		*len = whole;
+		atomic_store(&usual, k);
+		return p;
+	}
+	return NULL;
+}
+
 static void *map_dmb(int fd, uint32_t ring, uint64_t off, int prot, uint32_t *len)
 {
 	struct stat st;
@@ -394,8 +421,9 @@ static void *map_dmb(int fd, uint32_t ring, uint64_t off, int prot, uint32_t *le
 	if (ring < ISM_RING_MIN || ring > ISM_RING_MAX || ring & (ring - 1) || fstat(fd, &st))
 		return NULL;
 	*len = ism_dmb_len(ring);
-	if (!S_ISCHR(st.st_mode) &&
-	    (*len > (uint64_t)st.st_size || off > (uint64_t)st.st_size - *len))
+	if (S_ISCHR(st.st_mode))
+		return map_device(fd, off, prot, len);
+	if (*len > (uint64_t)st.st_size || off > (uint64_t)st.st_size - *len)
 		return NULL;
 	p = mmap(NULL, *len, prot, MAP_SHARED, fd, off);
 	return p == MAP_FAILED ? NULL : p;
