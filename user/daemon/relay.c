@@ -90,9 +90,10 @@ static struct relay_end *find(struct relay *r, __u64 token)
 	return e;
 }
 
+/* One that waits for its partner may be rung, too; it has no slot to look at yet. */
 static void activate(struct relay *r, struct relay_end *e)
 {
-	if (e->active)
+	if (e->active || !e->s)
 		return;
 	e->active = 1;
 	e->next_active = r->active;
