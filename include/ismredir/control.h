@@ -35,7 +35,7 @@ enum ism_msg_type {
 	ISM_MSG_DMB, /* <- struct ism_msg_dmb */
 	ISM_MSG_LIST_END, /* <- no body */
 	ISM_MSG_FABRICS, /* -> no body. <- ISM_MSG_FABRIC for each, then ISM_MSG_LIST_END */
-	ISM_MSG_FABRIC, /* <- struct ism_msg_fabric */
+	ISM_MSG_FABRIC, /* <- struct ism_msg_fabric, then struct ism_msg_peer for each of its peers */
 	ISM_MSG_STATUS, /* -> no body. <- ISM_MSG_STATUS_OK */
 	ISM_MSG_STATUS_OK, /* <- struct ism_msg_status */
 	ISM_MSG_ERROR, /* <- struct ism_msg_error */
@@ -177,6 +177,7 @@ struct ism_msg_dmb {
  * @dmbs, @dmb_bytes: registered now; @pooled: ready in the pool
  * @index: as struct ism_msg_dmb has it
  * @tag: what names it in handshakes and in struct ism_conn; 0 when it reaches this kernel only
+ * @n_peers: how many struct ism_msg_peer follow, this host among them; 0 when its peers cannot be listed
  */
 struct ism_msg_fabric {
 	char name[64];
@@ -188,7 +189,23 @@ struct ism_msg_fabric {
 	__u32 pooled;
 	__u32 index;
 	__u32 tag;
-	__u32 pad;
+	__u32 n_peers;
+};
+
+/**
+ * struct ism_msg_peer - who else has that fabric
+ * @gid, @network: as the peer says itself; @network is not always ended by a zero byte
+ * @number: its slot
+ * @life: enum ism_peer_life
+ * @lease_ms: how long it may be silent; @age_ms: since it was heard last
+ */
+struct ism_msg_peer {
+	__u8 gid[16];
+	char network[16];
+	__u32 number;
+	__u32 life;
+	__u64 lease_ms;
+	__u64 age_ms;
 };
 
 /**

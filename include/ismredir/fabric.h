@@ -46,6 +46,7 @@ enum ism_fabric_caps {
 
 #define ISM_PNETID_LEN	      16
 #define ISM_FABRIC_MAX_DIRECT 8 /* users of one fabric who are named */
+#define ISM_FABRIC_MAX_PEERS  64 /* of one fabric, this one among them */
 #define ISM_FABRIC_DIRECT_ALL 0xffffffffu /* n_direct: all users */
 #define ISM_VLAN_NONE	      0
 #define ISM_VLAN_MAX	      4094
@@ -177,6 +178,28 @@ struct ism_dmb_fds {
 	__u64 off;
 };
 
+enum ism_peer_life {
+	ISM_PEER_ALIVE = 1, /* it was heard within its lease */
+	ISM_PEER_SILENT, /* it was not: it is stopped, or its host is, or it ended without a word */
+	ISM_PEER_GONE, /* the device knows that it does not run any more */
+};
+
+/**
+ * struct ism_peer_info - a peer of a fabric, as this peer sees it now
+ * @pnetid: its network: what it says itself, any bytes, not always ended by a zero byte
+ * @number: its place in the fabric, below ISM_FABRIC_MAX_PEERS
+ * @life: enum ism_peer_life
+ * @lease_ms: so long may it be silent; @age_ms: since a sign of life was seen, or since this peer looks
+ */
+struct ism_peer_info {
+	struct ism_gid gid;
+	char pnetid[ISM_PNETID_LEN];
+	__u32 number;
+	__u32 life;
+	__u64 lease_ms;
+	__u64 age_ms;
+};
+
 enum ism_event_type {
 	ISM_EVENT_DOORBELL = 1, /* @token was signalled, once or several times */
 	ISM_EVENT_CODE, /* signal_event: @gid sent @code and @info */
@@ -224,6 +247,12 @@ struct ism_fabric_ops {
 
 	/* 0: @gid is a peer that can be reached now; -EHOSTUNREACH: it is not. */
 	int (*query_remote_gid)(struct ism_fabric *f, const struct ism_gid *gid);
+
+	/*
+	 * Optional. Who takes part in the fabric, this peer among them and those of other networks too; up
+	 * to @n. Returns how many are in @ret.
+	 */
+	int (*peers)(struct ism_fabric *f, struct ism_peer_info *ret, unsigned int n);
 
 	/*
 	 * Make a DMB: @p->init, and zero behind it. The caller is its owner, and gives it back by
@@ -363,6 +392,7 @@ void ism_fabric_close(struct ism_fabric *f);
  * -EOPNOTSUPP: the provider does not have this op. ism_fabric_unregister_dmb() takes NULL.
  */
 int ism_fabric_query_remote_gid(struct ism_fabric *f, const struct ism_gid *gid);
+int ism_fabric_peers(struct ism_fabric *f, struct ism_peer_info *ret, unsigned int n);
 int ism_fabric_register_dmb(struct ism_fabric *f, const struct ism_dmb_params *p,
 			    struct ism_dmb **ret);
 void ism_fabric_unregister_dmb(struct ism_fabric *f, struct ism_dmb *dmb);

@@ -25,6 +25,31 @@ test_attach()
 	both_down
 }
 
+# peers_are JSON - what this host says of the peers of its second fabric: number, state, is it this host?
+peers_are()
+{
+	[ "$(ism -j fabrics | jq -c '[.fabrics[1].peers[] | [.peer, .state, .self]]')" = "$1" ]
+}
+
+test_fabric_peers()
+{
+	both_up
+	on a
+	peers_are '[[0,"alive",true],[1,"alive",false]]' || die "$(ism -j fabrics)"
+	on b peers_are '[[0,"alive",false],[1,"alive",true]]' || die "$(on b ism -j fabrics)"
+	[ "$(ism -j fabrics | jq -c '[.fabrics[1].peers[].gid]')" = \
+		"$(on b ism -j fabrics | jq -c '[.fabrics[1].peers[].gid]')" ] || die "GIDs differ"
+	ism fabrics | grep -Eq '^ *1 +1 alive ' || die "$(ism fabrics)"
+	kill -STOP "${DAEMONS[b]}"
+	within 10 peers_are '[[0,"alive",true],[1,"silent",false]]' || die "of a stopped one: $(ism -j fabrics)"
+	ism -j fabrics | jq -e '.fabrics[1].peers[1] | .age_ms > .lease_ms' >/dev/null || die "$(ism -j fabrics)"
+	kill -CONT "${DAEMONS[b]}"
+	within 10 peers_are '[[0,"alive",true],[1,"alive",false]]' || die "it goes on: $(ism -j fabrics)"
+	on b stop_daemon
+	within 5 peers_are '[[0,"alive",true]]' || die "it has left: $(ism -j fabrics)"
+	both_down
+}
+
 # cannot TEXT ARGS... - ismredird refuses to start, and says so
 cannot()
 {

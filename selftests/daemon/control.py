@@ -21,7 +21,8 @@ DMB_MSG = struct.Struct("=QQ8I")
 STATUS_MSG = struct.Struct("=QII14QII")
 STATUS_NAMES = ("uptime_ms clients pairs attaches detaches resumes refused malformed ring_bytes ring_msgs "
                 "tcp_bytes doorbells spins sleeps timeouts mem_bytes mem_limit pid word").split()
-FABRIC_MSG = struct.Struct("=64s16s16sIIQII8x")
+FABRIC_MSG = struct.Struct("=64s16s16sIIQIIII")
+PEER_MSG = struct.Struct("=16s16sIIQQ")
 STATIC = struct.Struct("=IHHQIIQ16s16s")
 RING_OFF, TX_OFF, RX_OFF, STATS_OFF = 4096, 128, 192, 256
 PROD_TCP = 4  # the first producer word: the stream is on TCP
@@ -139,7 +140,14 @@ class Client:
         return found
 
     def fabrics(self):
-        return [FABRIC_MSG.unpack(body) for body in self.many(FABRICS, FABRIC)]
+        """Of each fabric its fields, the last of them a list of peers."""
+        found = []
+        for body in self.many(FABRICS, FABRIC):
+            *fields, n = FABRIC_MSG.unpack_from(body)
+            assert len(body) == FABRIC_MSG.size + n * PEER_MSG.size
+            found.append((*fields, [PEER_MSG.unpack_from(body, FABRIC_MSG.size + i * PEER_MSG.size)
+                                    for i in range(n)]))
+        return found
 
     def status(self):
         body, _ = self.ask(STATUS, expect=STATUS_OK)

@@ -223,8 +223,8 @@ def test_memory_is_given_back(box):
         rings = [c.attach(a) for a, _ in ends]
         status = c.status()
         assert status["pairs"] == 10 and status["mem_bytes"] == 20 * LEN
-        name, _, _, _, dmbs, size, pooled, _ = c.fabrics()[0]
-        assert (name.rstrip(b"\0"), dmbs, size, pooled) == (b"memfd:", 20, 20 * LEN, 0)
+        name, _, _, _, dmbs, size, pooled, _, _, peers = c.fabrics()[0]
+        assert (name.rstrip(b"\0"), dmbs, size, pooled, peers) == (b"memfd:", 20, 20 * LEN, 0, [])
         for r, (a, b) in zip(rings, ends):
             c.detach(r.token)
             r.close()

@@ -61,6 +61,44 @@ CONTRACT(peers_find_each_other)
 	ism_fabric_close(a);
 }
 
+CONTRACT(peers_are_listed)
+{
+	struct ism_fabric *a = peer(spec->spec), *b = peer(spec->spec), *c = peer(spec->apart);
+	struct ism_fabric *all[] = { a, b, c };
+	struct ism_peer_info p[ISM_FABRIC_MAX_PEERS];
+	char net[ISM_PNETID_LEN] = "OTHER";
+	int n = ism_fabric_peers(a, p, ISM_FABRIC_MAX_PEERS), found = 0;
+
+	if (!a->ops->peers) {
+		cr_expect_eq(n, -EOPNOTSUPP);
+		goto out;
+	}
+	cr_assert_eq(n, 3);
+	for (int i = 0; i < n; i++) {
+		for (int k = 0; k < 3; k++)
+			found += !memcmp(&p[i].gid, &all[k]->info.gid, sizeof(p[i].gid));
+		cr_expect_eq(p[i].life, ISM_PEER_ALIVE);
+		cr_expect_gt(p[i].lease_ms, 0);
+		cr_expect_leq(p[i].age_ms, p[i].lease_ms);
+		cr_expect(i == 0 || p[i].number > p[i - 1].number);
+		memset(net, 0, sizeof(net));
+		for (int k = 0; k < 3; k++)
+			if (!memcmp(&p[i].gid, &all[k]->info.gid, sizeof(p[i].gid)))
+				memcpy(net, all[k]->info.pnetid, strlen(all[k]->info.pnetid));
+		cr_expect_eq(memcmp(p[i].pnetid, net, sizeof(net)), 0);
+	}
+	cr_expect_eq(found, 3, "each of them once");
+	cr_expect_eq(ism_fabric_peers(a, p, 2), 2, "as many as there is room for");
+	cr_expect_eq(ism_fabric_peers(a, p, 0), -EINVAL);
+	ism_fabric_close(b);
+	b = NULL;
+	cr_expect_eq(ism_fabric_peers(a, p, ISM_FABRIC_MAX_PEERS), 2, "who has left is not there");
+out:
+	ism_fabric_close(a);
+	ism_fabric_close(b);
+	ism_fabric_close(c);
+}
+
 CONTRACT(other_networks_are_apart)
 {
 	struct ism_fabric *a = peer(spec->spec), *b = peer(spec->apart);

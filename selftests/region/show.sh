@@ -90,4 +90,18 @@ exec 8>&-
 wait "${pids[0]}"
 is "it ended well" [ $? -eq 0 ]
 shows "nobody is left" '.peers == [] and .dmbs == [] and .attached == []'
+
+# a peer that a device rings, by the number that the server gave it
+python3 "$(dirname "${BASH_SOURCE[0]}")/../vm/ivshmem_server.py" --size $((1 << 20)) --memory "$TMP/region" \
+	"$TMP/server" >"$TMP/server.log" 2>&1 8>&- 9>&- &
+pids+=($!)
+disown
+for _ in {1..100}; do
+	[ ! -S "$TMP/server" ] || break
+	sleep 0.1
+done
+rm "$TMP/hold.8" "$TMP/ready.8"
+SPEC=ivshmem:unix:$TMP/server
+hold 8 c3
+shows "the number of its bell" '[.peers[].bell] == ["device:0"]'
 print_counts

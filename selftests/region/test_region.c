@@ -227,6 +227,7 @@ static struct ism_dmb *offer(struct ism_fabric *f, __u64 token, __u64 len,
 
 Test(peers, a_lease_ends_and_comes_back)
 {
+	struct ism_peer_info p[3];
 	struct ism_fabric *a, *b;
 	struct ism_gid gone;
 
@@ -242,8 +243,15 @@ Test(peers, a_lease_ends_and_comes_back)
 	cr_expect_eq(ism_fabric_query_remote_gid(b, &a->info.gid), -EHOSTUNREACH,
 		     "its 100 ms are over");
 	cr_expect_eq(ism_fabric_query_remote_gid(a, &a->info.gid), 0, "it reaches itself");
+	cr_expect_eq(ism_fabric_peers(b, p, 3), 2);
+	cr_expect_eq(p[0].life, ISM_PEER_SILENT);
+	cr_expect_gt(p[0].age_ms, p[0].lease_ms);
+	cr_expect_eq(p[1].life, ISM_PEER_ALIVE, "of itself no sign of life is waited for");
 	read_all(a);
 	cr_expect_eq(ism_fabric_query_remote_gid(b, &a->info.gid), 0, "its heart beats again");
+	cr_expect_eq(ism_fabric_peers(b, p, 3), 2);
+	cr_expect_eq(p[0].life, ISM_PEER_ALIVE);
+	cr_expect_leq(p[0].age_ms, p[0].lease_ms);
 	ism_fabric_close(a);
 	cr_expect_eq(ism_fabric_query_remote_gid(b, &gone), -EHOSTUNREACH);
 	ism_fabric_close(b);

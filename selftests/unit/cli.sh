@@ -572,7 +572,18 @@ test_daemon()
 	good "fabrics" fabrics
 	is "fabrics: names and numbers" grep -Eq '^ *0 memfd: .* attach,doorbell,export +2 +136K +5$' \
 		"$TMP/out"
-	good_json '.fabrics == [{"index": 0, "name": "memfd:", "pooled": 5, "dmbs": 2,
+	is "fabrics: a peer that is this host" grep -Eq \
+		'^ *1 +0 alive,self 00010203-[0-9a-f-]* - +1500ms +70ms$' "$TMP/out"
+	is "fabrics: a silent one with a strange network" grep -Eq \
+		'^ *1 +3 silent +20212223-[0-9a-f-]* NET\?NET\?NET\?NET\? +1500ms +98765ms$' "$TMP/out"
+	is "fabrics: one that is gone" grep -Eq '^ *1 +4 gone .* NET1 +1500ms +1ms$' "$TMP/out"
+	is "fabrics: one in a state of tomorrow" grep -Eq '^ *1 +63 \? +4041' "$TMP/out"
+	good_json '[.fabrics[1].peers[] | [.peer, .state, .self, .pnetid, .lease_ms, .age_ms]] == [
+		[0, "alive", true, "", 1500, 70], [3, "silent", false, "NET?NET?NET?NET?", 1500, 98765],
+		[4, "gone", false, "NET1", 1500, 1], [63, "?", false, "", 1500, 0]]' fabrics
+	good_json '.fabrics[1].peers[1].gid == "20212223-2425-2627-2829-2a2b2c2d2e2f" and
+		.fabrics[1].tag == "000abc"' fabrics
+	good_json '.fabrics[:1] == [{"index": 0, "name": "memfd:", "pooled": 5, "dmbs": 2, "peers": [],
 		"dmb_bytes": 139264, "caps": "attach,doorbell,export",
 		"gid": "00010203-0405-0607-0809-0a0b0c0d0e0f",
 		"uuid": "10111213-1415-1617-1819-1a1b1c1d1e1f"}]' fabrics
@@ -589,7 +600,7 @@ test_fabric_arguments()
 	bad 2 'expected format, show or fsck' fabric
 	bad 2 'expected format, show or fsck' fabric make
 	for c in format show fsck; do
-		bad 2 "fabric $c: expected one fabric" fabric "$c"
+		bad 2 "fabric $c: expected one fabric, as shm:PATH, cxl:PATH or ivshmem:DEVICE" fabric "$c"
 		bad 2 "fabric $c: expected one fabric" fabric "$c" shm:a shm:b
 		bad 1 'expected shm:PATH, cxl:PATH or ivshmem' fabric "$c" memfd:
 		bad 1 '/no/such: No such file' fabric "$c" shm:/no/such

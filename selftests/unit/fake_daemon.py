@@ -24,9 +24,19 @@ def dmb(token, peer, fill, tx_bytes, tx_msgs, flags, prod):
     return struct.pack("=QQ8I", token, peer, 65536, fill, 111, 222, 33, flags, 0, prod) + stats
 
 
-def fabric():
-    return struct.pack("=64s16s16sIIQII8x", b"memfd:", bytes(range(16)), bytes(range(16, 32)), 19, 2,
-                       139264, 5, 0)
+def fabric(name, index, *peers):
+    return struct.pack("=64s16s16sIIQIIII", name, bytes(range(16)), bytes(range(16, 32)), 19, 2, 139264, 5,
+                       index, 0xabc * index, len(peers)) + b"".join(peers)
+
+
+def peer(first, network, number, life, age):
+    return struct.pack("=16s16sIIQQ", bytes(range(first, first + 16)), network, number, life, 1500, age)
+
+
+def fabrics():
+    yield fabric(b"memfd:", 0)
+    yield fabric(b"shm:/dev/shm/r", 1, peer(0, b"", 0, 1, 70), peer(32, b"NET\x1b" * 4, 3, 2, 98765),
+                 peer(48, b"NET1", 4, 3, 1), peer(64, b"", 63, 77, 0))
 
 
 def status():
@@ -43,7 +53,7 @@ def answers(kind, seq):
                 packet(DMB, seq, dmb(b, a, 0, 7000, 70, 7, 9)),
                 packet(LIST_END, seq)]
     if kind == FABRICS:
-        return [packet(FABRIC, seq, fabric()), packet(LIST_END, seq)]
+        return [packet(FABRIC, seq, f) for f in fabrics()] + [packet(LIST_END, seq)]
     if kind == STATUS:
         return [packet(STATUS_OK, seq, status())]
     return [packet(ERROR, seq, struct.pack("=Qii", 0, -71, 0))]

@@ -86,6 +86,9 @@ void cli_table_done(struct libscols_table *t, const char *empty);
 /** cli_uuid() - 16 bytes in the usual form of 8-4-4-4-12; returns @buf, which has 37 bytes */
 const char *cli_uuid(char *buf, size_t len, const unsigned char *id);
 
+/** cli_label() - a name of 16 bytes that somebody else has written, what is not printable as '?'; returns @buf */
+const char *cli_label(char buf[17], const char name[16]);
+
 /** cli_bytes() - "1.5M"; returns @buf */
 const char *cli_bytes(char *buf, size_t len, unsigned long long n);
 

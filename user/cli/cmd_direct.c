@@ -9,9 +9,11 @@
 #include "control_client.h"
 #include "reasons.h"
 
+/* @array, or @table and what else is shown, @peers */
 struct sink {
-	struct json_object *array; /* one of the two */
+	struct json_object *array;
 	struct libscols_table *table;
+	struct libscols_table *peers;
 };
 
 /* Names of the bits that are set, separated by commas. */
@@ -94,7 +96,61 @@ static int one_dmb(const struct ism_msg_dmb *m, void *arg)
 static const char *const fabric_caps[] = { "attach", "doorbell", "coherent", "persists",
 					   "export", "by_token", "whole" };
 
-static int one_fabric(const struct ism_msg_fabric *m, void *arg)
+static const char *life_name(__u32 life)
+{
+	static const char *const names[] = {
+		[ISM_PEER_ALIVE] = "alive", [ISM_PEER_SILENT] = "silent", [ISM_PEER_GONE] = "gone"
+	};
+
+	return life < N(names) && names[life] ? names[life] : "?";
+}
+
+static int is_self(const struct ism_msg_fabric *m, const struct ism_msg_peer *p)
+{
+	return !memcmp(m->gid, p->gid, sizeof(p->gid));
+}
+
+static struct json_object *peers_json(const struct ism_msg_fabric *m,
+				      const struct ism_msg_peer *peers)
+{
+	struct json_object *array = json_object_new_array();
+
+	for (__u32 i = 0; i < m->n_peers; i++) {
+		struct json_object *o = json_object_new_object();
+		char gid[40], net[17];
+
+		put_u64(o, "peer", peers[i].number);
+		put_str(o, "state", life_name(peers[i].life));
+		put_bool(o, "self", is_self(m, &peers[i]));
+		put_str(o, "gid", cli_uuid(gid, sizeof(gid), peers[i].gid));
+		put_str(o, "pnetid", cli_label(net, peers[i].network));
+		put_u64(o, "lease_ms", peers[i].lease_ms);
+		put_u64(o, "age_ms", peers[i].age_ms);
+		json_object_array_add(array, o);
+	}
+	return array;
+}
+
+static void add_peers(struct libscols_table *t, const struct ism_msg_fabric *m,
+		      const struct ism_msg_peer *peers)
+{
+	for (__u32 i = 0; i < m->n_peers; i++) {
+		struct libscols_line *l = cli_row(t);
+		char gid[40], net[17];
+
+		cli_label(net, peers[i].network);
+		cli_cell(l, 0, "%u", m->index);
+		cli_cell(l, 1, "%u", peers[i].number);
+		cli_cell(l, 2, "%s%s", life_name(peers[i].life),
+			 is_self(m, &peers[i]) ? ",self" : "");
+		cli_cell(l, 3, "%s", cli_uuid(gid, sizeof(gid), peers[i].gid));
+		cli_cell(l, 4, "%s", *net ? net : "-");
+		cli_cell(l, 5, "%llums", (unsigned long long)peers[i].lease_ms);
+		cli_cell(l, 6, "%llums", (unsigned long long)peers[i].age_ms);
+	}
+}
+
+static int one_fabric(const struct ism_msg_fabric *m, const struct ism_msg_peer *peers, void *arg)
 {
 	char id[40], gid[40], caps[64], a[16];
 	struct sink *k = arg;
@@ -116,6 +172,7 @@ static int one_fabric(const struct ism_msg_fabric *m, void *arg)
 		put_u64(o, "dmbs", m->dmbs);
 		put_u64(o, "dmb_bytes", m->dmb_bytes);
 		put_u64(o, "pooled", m->pooled);
+		json_object_object_add(o, "peers", peers_json(m, peers));
 		json_object_array_add(k->array, o);
 		return 0;
 	}
@@ -128,6 +185,7 @@ static int one_fabric(const struct ism_msg_fabric *m, void *arg)
 	cli_cell(l, 5, "%u", m->dmbs);
 	cli_cell(l, 6, "%s", cli_bytes(a, sizeof(a), m->dmb_bytes));
 	cli_cell(l, 7, "%u", m->pooled);
+	add_peers(k->peers, m, peers);
 	return 0;
 }
 
@@ -141,10 +199,14 @@ static int show(const struct cli *c, struct sink *k, const char *name, const cha
 	if (rc) {
 		json_object_put(k->array);
 		scols_unref_table(k->table);
+		scols_unref_table(k->peers);
 		return cli_error(c, err, rc);
 	}
 	if (!c->json) {
 		cli_table_done(k->table, empty);
+		if (scols_table_get_nlines(k->peers))
+			printf("\n");
+		cli_table_done(k->peers, NULL);
 		return CLI_OK;
 	}
 	o = json_object_new_object();
@@ -158,6 +220,8 @@ static int list(struct cli *c, int argc, char **argv, const char *name, const ch
 		const char *const *columns,
 		int (*fetch)(int fd, struct sink *k, struct ism_err *err))
 {
+	static const char *const of_peers[] = { ">#",	   ">Peer",  "State",  "GID",
+						"Network", ">Lease", ">Heard", NULL };
 	struct ism_err err = {};
 	struct sink k = {};
 	int fd, rc;
@@ -167,10 +231,12 @@ static int list(struct cli *c, int argc, char **argv, const char *name, const ch
 	fd = ism_control_open(&err);
 	if (fd < 0)
 		return cli_error(c, &err, fd);
-	if (c->json)
+	if (c->json) {
 		k.array = json_object_new_array();
-	else
+	} else {
 		k.table = cli_table(columns);
+		k.peers = cli_table(of_peers);
+	}
 	rc = fetch(fd, &k, &err);
 	close(fd);
 	return show(c, &k, name, empty, rc, &err);

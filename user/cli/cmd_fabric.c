@@ -11,6 +11,8 @@
 #include "region_check.h"
 #include "util.h"
 
+#define A_SPEC "one fabric, as shm:PATH, cxl:PATH or ivshmem:DEVICE"
+
 typedef unsigned long long ull;
 
 static const char *const life_names[] = { "free", "alive", "silent", "dead" };
@@ -89,7 +91,7 @@ static const char *only_spec(struct cli *c, const char *verb, int argc, char **a
 {
 	if (optind + 1 == argc)
 		return argv[optind];
-	cli_usage(c, "fabric %s: expected one fabric, as shm:PATH or cxl:PATH", verb);
+	cli_usage(c, "fabric %s: expected " A_SPEC, verb);
 	return NULL;
 }
 
@@ -145,6 +147,10 @@ static const char *bell_text(const struct region_peer_copy *p, char *buf, size_t
 	__le64 words[2] = { htole64(p->addr[0]), htole64(p->addr[1]) };
 	char addr[INET6_ADDRSTRLEN];
 
+	if (p->bell == ISM_BELL_DEVICE && p->number) {
+		snprintf(buf, len, "device:%llu", (ull)p->number - 1);
+		return buf;
+	}
 	if (p->bell != ISM_BELL_UDP || !inet_ntop(AF_INET6, words, addr, sizeof(addr)))
 		return "-";
 	snprintf(buf, len, "udp:[%s]:%llu", addr, (ull)p->port);
@@ -173,17 +179,11 @@ static struct usage usage_of(const struct region_map *m, unsigned int i, __u64 s
 	return u;
 }
 
-/* A name that somebody else has written: 16 bytes, what is not printable as '?'. */
 static const char *network(const struct region_peer_copy *p, char buf[17])
 {
 	__le64 words[2] = { htole64(p->pnetid[0]), htole64(p->pnetid[1]) };
 
-	memcpy(buf, words, 16);
-	buf[16] = 0;
-	for (char *at = buf; *at; at++)
-		if (*at < 0x21 || *at > 0x7e)
-			*at = '?';
-	return buf;
+	return cli_label(buf, (const char *)words);
 }
 
 static void peer_json(struct json_object *array, unsigned int i, const struct region_peer_copy *p,
@@ -399,7 +399,7 @@ static int cmd_show(struct cli *c, int argc, char **argv)
 	int rc;
 
 	if (argc != 2)
-		return cli_usage(c, "fabric show: expected one fabric, as shm:PATH or cxl:PATH");
+		return cli_usage(c, "fabric show: expected " A_SPEC);
 	rc = region_map_open(argv[1], 0, &m, &err);
 	if (rc)
 		return cli_error(c, &err, rc);

@@ -155,3 +155,13 @@ const char *cli_uuid(char *buf, size_t len, const unsigned char *id)
 			      i == 4 || i == 6 || i == 8 || i == 10 ? "-%02x" : "%02x", id[i]);
 	return buf;
 }
+
+const char *cli_label(char buf[17], const char name[16])
+{
+	memcpy(buf, name, 16);
+	buf[16] = 0;
+	for (char *at = buf; *at; at++)
+		if (*at < 0x21 || *at > 0x7e)
+			*at = '?';
+	return buf;
+}

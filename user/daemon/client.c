@@ -226,19 +226,42 @@ static int on_resume(struct client *c, const struct request *r, int *fds)
 	return answer(c, r, ISM_MSG_RESUME_OK, &ok, sizeof(ok));
 }
 
-static int show_fabric(struct client *c, const struct request *r, const struct ism_fabric *f,
-		       __u32 index, __u32 tag)
+static int list_peers(struct ism_fabric *f, struct ism_msg_peer *ret)
 {
-	struct ism_msg_fabric m = {
-		.caps = f->info.caps, .dmbs = f->counters.dmbs, .index = index, .tag = tag
-	};
+	struct ism_peer_info peers[ISM_FABRIC_MAX_PEERS];
+	int n = ism_fabric_peers(f, peers, ISM_FABRIC_MAX_PEERS);
 
-	memcpy(m.name, f->info.spec, sizeof(m.name));
-	memcpy(m.gid, &f->info.gid, sizeof(m.gid));
-	memcpy(m.uuid, &f->info.uuid, sizeof(m.uuid));
-	m.dmb_bytes = f->counters.dmb_bytes;
-	m.pooled = f->counters.pooled;
-	return answer(c, r, ISM_MSG_FABRIC, &m, sizeof(m));
+	for (int i = 0; i < n; i++) {
+		memcpy(ret[i].gid, &peers[i].gid, sizeof(ret[i].gid));
+		memcpy(ret[i].network, peers[i].pnetid, sizeof(ret[i].network));
+		ret[i].number = peers[i].number;
+		ret[i].life = peers[i].life;
+		ret[i].lease_ms = peers[i].lease_ms;
+		ret[i].age_ms = peers[i].age_ms;
+	}
+	return n < 0 ? 0 : n;
+}
+
+static int show_fabric(struct client *c, const struct request *r, struct ism_fabric *f, __u32 index,
+		       __u32 tag)
+{
+	struct {
+		struct ism_msg_fabric m;
+		struct ism_msg_peer peers[ISM_FABRIC_MAX_PEERS];
+	} body = { .m = { .caps = f->info.caps,
+			  .dmbs = f->counters.dmbs,
+			  .dmb_bytes = f->counters.dmb_bytes,
+			  .pooled = f->counters.pooled,
+			  .index = index,
+			  .tag = tag } };
+
+	_Static_assert(sizeof(body) <= ISM_MSG_MAX - sizeof(struct ism_msg), "fits a packet");
+	memcpy(body.m.name, f->info.spec, sizeof(body.m.name));
+	memcpy(body.m.gid, &f->info.gid, sizeof(body.m.gid));
+	memcpy(body.m.uuid, &f->info.uuid, sizeof(body.m.uuid));
+	body.m.n_peers = list_peers(f, body.peers);
+	return answer(c, r, ISM_MSG_FABRIC, &body,
+		      sizeof(body.m) + body.m.n_peers * sizeof(body.peers[0]));
 }
 
 static int on_fabrics(struct client *c, const struct request *r)

@@ -82,6 +82,7 @@ int region_open(const struct region_dev *dev, const char *options, struct ism_fa
 /* The ops; see struct ism_fabric_ops. */
 void region_close(struct ism_fabric *f);
 int region_query_remote_gid(struct ism_fabric *f, const struct ism_gid *gid);
+int region_peers(struct ism_fabric *f, struct ism_peer_info *ret, unsigned int n);
 int region_register_dmb(struct ism_fabric *f, const struct ism_dmb_params *p, struct ism_dmb **ret);
 void region_unregister_dmb(struct ism_fabric *f, struct ism_dmb *dmb);
 int region_attach_dmb(struct ism_fabric *f, __u64 token, struct ism_dmb_map *ret);
@@ -103,7 +104,7 @@ int region_adopt_dmb(struct ism_fabric *f, const struct ism_dmb_params *p,
 
 /* All of struct ism_fabric_ops but .scheme and .open. */
 #define REGION_FABRIC_OPS                                                                          \
-	.close = region_close, .query_remote_gid = region_query_remote_gid,                        \
+	.close = region_close, .query_remote_gid = region_query_remote_gid, .peers = region_peers, \
 	.register_dmb = region_register_dmb, .unregister_dmb = region_unregister_dmb,              \
 	.attach_dmb = region_attach_dmb, .detach_dmb = region_detach_dmb,                          \
 	.move_data = region_move_data, .ring = region_ring, .fetch = region_fetch,                 \

@@ -514,6 +514,40 @@ int region_query_remote_gid(struct ism_fabric *f, const struct ism_gid *gid)
 	return -EHOSTUNREACH;
 }
 
+static enum ism_peer_life life_of(const struct region *r, unsigned int peer)
+{
+	if (r->view[peer].gone == r->view[peer].id.state)
+		return ISM_PEER_GONE;
+	return region_is_there(r, peer) ? ISM_PEER_ALIVE : ISM_PEER_SILENT;
+}
+
+_Static_assert(ISM_REGION_MAX_PEERS <= ISM_FABRIC_MAX_PEERS, "all peers can be listed");
+
+int region_peers(struct ism_fabric *f, struct ism_peer_info *ret, unsigned int n)
+{
+	struct region *r = region_of(f);
+	unsigned int found = 0;
+
+	region_sync(r);
+	for (unsigned int i = 0; i < r->l.peers && found < n; i++) {
+		const struct region_view *v = &r->view[i];
+		struct ism_peer_info *p = &ret[found];
+		__le64 gid[2] = { htole64(v->id.gid[0]), htole64(v->id.gid[1]) };
+		__le64 net[2] = { htole64(v->id.pnetid[0]), htole64(v->id.pnetid[1]) };
+
+		if (ISM_PEER_WHAT(v->id.state) != ISM_PEER_LIVE)
+			continue;
+		p->number = i;
+		p->life = life_of(r, i);
+		p->lease_ms = lease_of(v->id.lease);
+		p->age_ms = region_now_ms() - v->beat_ms;
+		memcpy(&p->gid, gid, sizeof(gid));
+		memcpy(p->pnetid, net, sizeof(net));
+		found++;
+	}
+	return found;
+}
+
 /* ---------------------------------------------------------------- being there */
 
 int region_check_self(struct region *r)

@@ -130,6 +130,13 @@ int ism_fabric_query_remote_gid(struct ism_fabric *f, const struct ism_gid *gid)
 	return is_nobody(gid) ? -EINVAL : f->ops->query_remote_gid(f, gid);
 }
 
+int ism_fabric_peers(struct ism_fabric *f, struct ism_peer_info *ret, unsigned int n)
+{
+	if (!f->ops->peers)
+		return -EOPNOTSUPP;
+	return n ? f->ops->peers(f, ret, n) : -EINVAL;
+}
+
 static int check_params(struct ism_fabric *f, const struct ism_dmb_params *p)
 {
 	int by_token = is_nobody(&p->partner);

@@ -9,6 +9,7 @@
 #include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
+#include <ismredir/fabric.h>
 
 #define WAIT_SECONDS 5
 
@@ -19,7 +20,10 @@ struct packet {
 		struct ism_msg_hello hello;
 		struct ism_msg_hello_ok hello_ok;
 		struct ism_msg_dmb dmb;
-		struct ism_msg_fabric fabric;
+		struct {
+			struct ism_msg_fabric fabric;
+			struct ism_msg_peer peers[ISM_FABRIC_MAX_PEERS];
+		};
 		struct ism_msg_status status;
 		struct ism_msg_error error;
 		unsigned char room[ISM_MSG_MAX - sizeof(struct ism_msg)];
@@ -146,6 +150,17 @@ int ism_control_open(struct ism_err *err)
 	return rc;
 }
 
+/* Only a fabric is followed by something: its peers. */
+static int is_item(const struct packet *p, unsigned int type, size_t len)
+{
+	if (p->head.type != type || p->head.len < len)
+		return 0;
+	if (type != ISM_MSG_FABRIC)
+		return p->head.len == len;
+	return p->fabric.n_peers <= ISM_FABRIC_MAX_PEERS &&
+	       p->head.len == len + p->fabric.n_peers * sizeof(p->peers[0]);
+}
+
 /* All answers to a request whose list is ended by ISM_MSG_LIST_END. */
 static int each(int fd, unsigned int asked, unsigned int type, size_t len,
 		int (*fn)(struct packet *p, void *ctx), void *ctx, struct ism_err *err)
@@ -157,7 +172,7 @@ static int each(int fd, unsigned int asked, unsigned int type, size_t len,
 		rc = answer(fd, asked, &p);
 		if (!rc && p.head.type == ISM_MSG_LIST_END && !p.head.len)
 			return 0;
-		if (!rc && (p.head.type != type || p.head.len != len))
+		if (!rc && !is_item(&p, type, len))
 			rc = -EPROTO;
 		if (rc)
 			break;
@@ -189,7 +204,7 @@ int ism_control_list(int fd, int (*fn)(const struct ism_msg_dmb *m, void *arg), 
 }
 
 struct fabric_call {
-	int (*fn)(const struct ism_msg_fabric *m, void *arg);
+	int (*fn)(const struct ism_msg_fabric *m, const struct ism_msg_peer *peers, void *arg);
 	void *arg;
 };
 
@@ -198,11 +213,13 @@ static int one_fabric(struct packet *p, void *ctx)
 	struct fabric_call *call = ctx;
 
 	p->fabric.name[sizeof(p->fabric.name) - 1] = 0;
-	return call->fn(&p->fabric, call->arg);
+	return call->fn(&p->fabric, p->peers, call->arg);
 }
 
-int ism_control_fabrics(int fd, int (*fn)(const struct ism_msg_fabric *m, void *arg), void *arg,
-			struct ism_err *err)
+int ism_control_fabrics(int fd,
+			int (*fn)(const struct ism_msg_fabric *m, const struct ism_msg_peer *peers,
+				  void *arg),
+			void *arg, struct ism_err *err)
 {
 	struct fabric_call call = { fn, arg };
 

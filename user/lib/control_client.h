@@ -30,9 +30,11 @@ int ism_control_open(struct ism_err *err);
 int ism_control_list(int fd, int (*fn)(const struct ism_msg_dmb *m, void *arg), void *arg,
 		     struct ism_err *err);
 
-/** ism_control_fabrics() - the same for each open fabric; the name is ended by a zero byte */
-int ism_control_fabrics(int fd, int (*fn)(const struct ism_msg_fabric *m, void *arg), void *arg,
-			struct ism_err *err);
+/** ism_control_fabrics() - the same for each open fabric and its @m->n_peers; the name is ended by a zero byte */
+int ism_control_fabrics(int fd,
+			int (*fn)(const struct ism_msg_fabric *m, const struct ism_msg_peer *peers,
+				  void *arg),
+			void *arg, struct ism_err *err);
 
 /** ism_control_status() - counters of the daemon; 0 or negative errno */
 int ism_control_status(int fd, struct ism_msg_status *ret, struct ism_err *err);
