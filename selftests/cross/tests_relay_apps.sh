@@ -148,5 +148,18 @@ test_relay_least_rights()
 	within 5 at_work || die "the next relay does not begin"
 	stop_programs
 	on a stop_programs
+	on b without_syslog
 	both_down
+}
+
+# without_syslog - where the kernel hides addresses, a relay that would not recognise sleepers does not begin
+without_syslog()
+{
+	setpriv --inh-caps=-all --bounding-set=-all grep -q '^0* . woken_wake_function$' /proc/kallsyms || return 0
+	stop_daemon
+	rm -f "$DIR/ismredird.log"
+	sed -i 's/,+syslog//' "$DAEMON"
+	daemon_up --relay
+	within 5 grep -q '^relay: .*CAP_SYSLOG' "$DIR/ismredird.log" || die "it begins without addresses"
+	! at_work || die "it is at work without addresses"
 }

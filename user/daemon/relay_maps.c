@@ -5,6 +5,7 @@
 #include <bpf/libbpf.h>
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -23,10 +24,33 @@ static int run(int prog, void *arg, size_t len)
 	return bpf_prog_test_run_opts(prog, &o) ? -errno : (int)o.retval;
 }
 
+/*
+ * Who may not see addresses is shown 0, which libbpf takes as it is: then no sleeper would be recognised
+ * (bpf/waiters.bpf.c), and bytes be given to readers that do not see them.
+ */
+static int check_symbols(struct ism_err *err)
+{
+	FILE *f = fopen("/proc/kallsyms", "re");
+	__u64 addr = 0;
+	char line[512];
+
+	if (!f)
+		return ism_err_set(err, -errno, "/proc/kallsyms: %s", strerror(errno));
+	while (!addr && fgets(line, sizeof(line), f))
+		if (strstr(line, " woken_wake_function\n"))
+			addr = strtoull(line, NULL, 16);
+	fclose(f);
+	return addr ? 0
+		    : ism_err_set(err, -EPERM,
+				  "the kernel does not show addresses: CAP_SYSLOG is needed");
+}
+
 static int load(struct relay_maps *m, struct ism_err *err)
 {
-	int rc;
+	int rc = check_symbols(err);
 
+	if (rc)
+		return rc;
 	m->skel = relayd_bpf__open();
 	if (!m->skel)
 		return ism_err_set(err, -errno, "BPF object: %s", strerror(errno));
