@@ -92,7 +92,7 @@ static __u64 own_netns(void)
 	return cookie;
 }
 
-/* Into the namespace of the connection's process; home is where we were. -1: not found. */
+/* Into the namespace of the connection's process; home is where we were. -ENOENT: not found. */
 static int enter(const struct ism_conn *c, int home)
 {
 	char path[64];
@@ -103,22 +103,39 @@ static int enter(const struct ism_conn *c, int home)
 	snprintf(path, sizeof(path), "/proc/%u/ns/net", c->pid);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
-		return -1;
-	rc = setns(fd, CLONE_NEWNET);
+		return -errno;
+	rc = setns(fd, CLONE_NEWNET) ? -errno : 0;
 	close(fd);
-	if (!rc && c->netns == own_netns())
+	if (rc)
+		return rc;
+	if (c->netns == own_netns())
 		return 0;
-	if (!rc)
-		setns(home, CLONE_NEWNET);
-	return -1;
+	setns(home, CLONE_NEWNET);
+	return -ENOENT;
+}
+
+/* Once: it is asked for again and again. */
+static void say_barred(int rc)
+{
+	static int is_said;
+
+	if ((rc != -EPERM && rc != -EACCES) || is_said)
+		return;
+	is_said = 1;
+	log_line(LOG_WARNING,
+		 "relay: connections of other network namespaces cannot be reset: %s "
+		 "(CAP_SYS_ADMIN, and CAP_SYS_PTRACE)",
+		 strerror(-rc));
 }
 
 static void serve(struct relay_maps *m, const struct guard_msg *msg, int home)
 {
-	int rc = 0;
+	int rc = enter(&msg->conn, home);
 
-	if (enter(&msg->conn, home))
+	if (rc) {
+		say_barred(rc);
 		return;
+	}
 	if (msg->op == GUARD_KICK && m->skel)
 		rc = relay_maps_kick(m);
 	else if (msg->op == GUARD_RESET)
