@@ -104,4 +104,7 @@ rm "$TMP/hold.8" "$TMP/ready.8"
 SPEC=ivshmem:unix:$TMP/server
 hold 8 c3
 shows "the number of its bell" '[.peers[].bell] == ["device:0"]'
+exec 8>&-
+wait "${pids[3]}"
+is "it ended well, too" [ $? -eq 0 ]
 print_counts
