@@ -1002,13 +1002,44 @@ static __always_inline void try_leave(struct bpf_sock_ops *skops, struct ism_con
 	drop_flags(skops, BPF_SOCK_OPS_RTT_CB_FLAG);
 }
 
+/*
+ * A stream on TCP always has bytes that are not sent yet, and with those it cannot go (back) to its relay:
+ * relay_tcp_is_out() in relay.bpf.h. So while it has one, its TCP takes no more than it can send at once, and
+ * whoever sends waits for that first (sk_stream_memory_free()). An application that set the option itself is
+ * left alone.
+ */
+#define ISM_TCP_NOTSENT_LOWAT 25 /* linux/tcp.h */
+#define ISM_PACED_LOWAT	      2 /* bytes; twice what is unsent must be below */
+
+static __always_inline void pace(struct bpf_sock_ops *skops, struct ism_conn *rec, __u64 token)
+{
+	int open = ism_slot_of(rec, token) && !(rec->flags & (ISM_CONN_PINNED | ISM_CONN_LEAVING));
+	int paced = !!(rec->flags & ISM_CONN_PACED), val = 0;
+
+	if (open == paced ||
+	    bpf_getsockopt(skops, ISM_SOL_TCP, ISM_TCP_NOTSENT_LOWAT, &val, sizeof(val)) ||
+	    val != (paced ? ISM_PACED_LOWAT : 0))
+		return;
+	val = open ? ISM_PACED_LOWAT : 0;
+	if (bpf_setsockopt(skops, ISM_SOL_TCP, ISM_TCP_NOTSENT_LOWAT, &val, sizeof(val)))
+		return;
+	if (open)
+		ism_set(rec, ISM_CONN_PACED);
+	else
+		ism_clear(rec, ISM_CONN_PACED);
+}
+
 /* An ACK for bytes that took TCP: the usual occasion. */
 static __always_inline void on_rtt(struct bpf_sock_ops *skops)
 {
 	__u64 token;
 	struct ism_conn *rec = own_conn(skops, &token);
 
-	if (rec && rec->flags & ISM_CONN_LEAVING)
+	if (!rec)
+		return;
+	if (rec->flags & ISM_CONN_REMOTE)
+		pace(skops, rec, token);
+	if (rec->flags & ISM_CONN_LEAVING)
 		try_leave(skops, rec, token);
 }
 

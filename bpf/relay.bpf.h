@@ -29,10 +29,13 @@ static __always_inline void ask_for_relay(struct verdict *v)
 		v->me->relay = ISM_RELAY_ASKED;
 }
 
+/* Bytes on TCP that are on their way, which the relay then has to wait for. */
+#define ISM_RELAY_TCP_AHEAD (1 << 20)
+
 /*
  * The remote relay keeps redirected bytes until the TCP bytes before them have been read. So those must
- * all have been sent, for egress lets out what was there before the last redirect and no more; and there
- * must be few, for they are what the relay then waits for.
+ * all have been sent, for egress lets out what was there before the last redirect and no more, and a
+ * segment that is not sent yet may become one with what comes later; see pace() in handshake.bpf.c.
  */
 static __always_inline int relay_tcp_is_out(const struct verdict *v, const struct ism_relay *r)
 {
@@ -40,7 +43,7 @@ static __always_inline int relay_tcp_is_out(const struct verdict *v, const struc
 	__u32 seq = v->me->last_seq;
 
 	if (KREAD(struct tcp_sock, tp, snd_nxt) != seq ||
-	    seq - KREAD(struct tcp_sock, tp, snd_una) > ISM_BLOCKING_UNREAD)
+	    seq - KREAD(struct tcp_sock, tp, snd_una) > ISM_RELAY_TCP_AHEAD)
 		return 0;
 	return r->redirected == r->delivered || r->after == seq;
 }

@@ -67,6 +67,7 @@ enum ism_conn_flags {
 	ISM_CONN_ATTACHED = 1024, /* its process has attached rings, now or earlier */
 	ISM_CONN_LAZY = 2048, /* the passive end has no record before someone asks: @peer_sk */
 	ISM_CONN_REMOTE = 4096, /* the partner is of another kernel, reached by @fabric */
+	ISM_CONN_PACED = 8192, /* its TCP takes no more than it can send at once: it has a relay */
 };
 
 /**

@@ -30,7 +30,7 @@
 #define ENTRIES	    1024
 #define BUCKETS	    1024
 #define EVENTS	    32
-#define RING_MAX    (512u << 10)
+#define RING_MAX    (1u << 20)
 #define TICK_NS	    100000000ULL
 #define LOOK_NS	    1000000ULL
 #define WAIT_NS	    250000ULL
@@ -273,8 +273,8 @@ static void set_slot(struct relay *r, struct relay_end *e, __u64 key)
 
 	memset(s, 0, sizeof(*s));
 	s->dummy = key;
-	s->window = 1 << 20;
-	s->bound = 2 << 20;
+	s->window = 2 << 20;
+	s->bound = 4 << 20;
 	s->state = ISM_RELAY_CLOSED;
 	__atomic_store_n(&s->token, e->token, __ATOMIC_RELEASE);
 	e->s = s;
