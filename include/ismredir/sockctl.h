@@ -41,7 +41,8 @@ enum ism_sock_info_flags {
 	ISM_SOCK_PINNED = 4, /* stays on TCP, see reason */
 	ISM_SOCK_ENROLLED = 8, /* in the sockhash: the skmsg plane has it */
 	ISM_SOCK_LISTENS = 16, /* an armed listener */
-	ISM_SOCK_REMOTE = 32, /* the partner is of another kernel: PAIRED says that it answered, not that it
+	ISM_SOCK_REMOTE =
+		32, /* the partner is of another kernel: PAIRED says that it answered, not that it
 			       * still is there */
 };
 
