@@ -4,14 +4,15 @@
 transfer.py listen|connect PORT SECONDS STYLE
 
 STYLE is how the program waits: blocking (a thread for each direction), select, poll or epoll (edge
-triggered). After SECONDS an end stops sending and half-closes; it reads on to the end of the stream. It
-says "flows" once bytes go both ways, and at last "exact N bytes, sent M, end eof|reset", status 0. A byte
+triggered). After SECONDS, or SIGUSR1, an end stops sending and half-closes; it reads on to the end of the
+stream. It says "flows" once bytes go both ways, and at last "exact N bytes, sent M, end eof|reset", status 0. A byte
 that is not the pattern's, or no progress for long: it says so, status 1.
 """
 
 import os
 import random
 import select
+import signal
 import socket
 import struct
 import sys
@@ -51,6 +52,11 @@ class Transfer:
         self.writing = True
         self.buffer = memoryview(bytearray(1 << 17))
         self.told = False
+        signal.signal(signal.SIGUSR1, self.stop)
+
+    def stop(self, *_):
+        """Nothing more is to be sent."""
+        self.until = 0
 
     def take(self):
         """Receive once and check."""
@@ -177,6 +183,7 @@ def main():
         try:
             STYLES[style](transfer)
         except End as end:
+            signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # who is about to exit has no handler
             print(f"exact {transfer.come.at} bytes, sent {transfer.out.at}, end {end}", flush=True)
 
 

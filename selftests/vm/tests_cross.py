@@ -1,37 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-"""Connections between two guests over a region in ivshmem: rings, and the relay."""
+"""Connections between two guests over a region in ivshmem: rings, the relay, and what breaks in between."""
 
-import contextlib
-import json
+import time
 
 import vm
+from cross import (RUN, SERVER, bind, daemon_down, daemon_up, daemons, on_plane, on_rings, outcome, prepare, redirected,
+                   redis, restart, streams)
 from run import check, scenario
-from tests_bells import device
-from tests_kernel import IN, TRANSFER, load, transfer
+from tests_kernel import IN, TRANSFER, transfer
 
 SIZE = 256 << 20
-SERVER = "10.9.0.1"  # on guest a
-RUN = "ismredir run --"
-
-
-def status(guest):
-    return json.loads(guest.ok("ismredir -j status"))
-
-
-def daemon_up(guest, *options):
-    """ismredird with the region; its load knows the fabric."""
-    guest.ok("mkdir -p /run/ismredir; rm -f /run/ismredir/control.sock")
-    job = guest.start(f"exec ismredird --fabric ivshmem:{device(guest)} --ring-size 256k "
-                      + " ".join(options))
-    guest.within("test -S /run/ismredir/control.sock && ismredir dmbs")
-    guest.within("ismredir -j status | grep -A1 '\"fabrics\"' | grep -q '[0-9a-f][0-9a-f]'")
-    return job
-
-
-def daemon_down(guest, job):
-    guest.ok("kill $(ss -Hlxp src /run/ismredir/control.sock | sed 's/.*pid=//; s/,.*//')")
-    ended, text = job.wait()
-    assert ended == 0, text
+PAUSE = 5  # seconds, longer than a lease
 
 
 @scenario
@@ -39,44 +18,9 @@ def across_ivshmem(lab):
     server = lab.ivshmem_server("cross", SIZE)
     guests = lab.pair("a", "b", **vm.doorbell(server))
     for g in guests:
-        g.modprobe("vfio-pci", "vfio_iommu_type1")
-        d = device(g)
-        g.ok(f"echo vfio-pci >/sys/bus/pci/devices/{d}/driver_override; "
-             f"echo {d} >/sys/bus/pci/drivers_probe")
-    guests[0].ok(f"ismredir fabric format ivshmem:{device(guests[0])}")
-    for g in guests:
-        load(g, "--skip-tests")
+        bind(g)
+    prepare(guests)
     return guests
-
-
-def counters(guest):
-    """Messages on rings, and messages redirected to a partner or to the relay."""
-    s = status(guest)
-    return s["daemon"]["ring_msgs"], s["stats"]["redir_msgs"]
-
-
-def redis(a, b, server_by="", client_by=""):
-    """Requests and answers, 5000 of each kind; sees that the server ends."""
-    server = a.start(f"{IN}exec {server_by} redis-server --bind {SERVER} --port 7777 --save '' "
-                     "--protected-mode no")
-    a.within("ss -Hltn sport = :7777 | grep -q .")
-    b.ok(f"{IN}exec {client_by} redis-benchmark -h {SERVER} -p 7777 -n 5000 -c 4 -P 4 -d 1000 "
-         "-t set,get -q")
-    a.ok(f"redis-cli -h {SERVER} -p 7777 shutdown nosave; :")
-    server.wait()
-
-
-@contextlib.contextmanager
-def daemons(a, b, *options):
-    jobs = [daemon_up(g, *options) for g in (a, b)]
-    try:
-        yield jobs
-    except BaseException:
-        for job in jobs:
-            job.kill()
-        raise
-    for g, job in zip((a, b), jobs):
-        daemon_down(g, job)
 
 
 @check(across_ivshmem)
@@ -85,33 +29,66 @@ def rings_between_two_guests(a, b):
         transfer(a, b, RUN, host=SERVER)
         redis(a, b, RUN, RUN)
         for g in (a, b):
-            assert counters(g)[0] > 100, g.ok("ismredir status")
-        text = a.ok(f"ismredir fabric show ivshmem:{device(a)}")
+            assert on_rings(g) > 100, g.ok("ismredir status")
+        text = a.ok(f"ismredir fabric show {a.fabric}")
         assert text.count(" alive ") == 2 and "no DMBs" in text, text
 
 
 @check(across_ivshmem)
 def relay_between_two_guests(a, b):
-    before = [status(g)["stats"]["redir_msgs"] for g in (a, b)]
+    before = [redirected(g) for g in (a, b)]
     with daemons(a, b, "--relay"):
         transfer(a, b, host=SERVER)
         redis(a, b)
         for g, n in zip((a, b), before):
-            assert counters(g)[1] > n + 100, g.ok("ismredir status")
+            assert redirected(g) > n + 100, g.ok("ismredir status")
 
 
 @check(across_ivshmem)
 def rings_at_one_end_relay_at_the_other(a, b):
     with daemons(a, b, "--relay"):
         redis(a, b, server_by=RUN)
-        assert counters(a)[0] > 100, a.ok("ismredir status")
+        assert on_rings(a) > 100, a.ok("ismredir status")
         redis(a, b, client_by=RUN)
-        assert counters(b)[0] > 100, b.ok("ismredir status")
+        assert on_rings(b) > 100, b.ok("ismredir status")
+
+
+@check(across_ivshmem)
+def rings_outlive_a_daemon_that_is_killed(a, b):
+    with daemons(a, b) as jobs:
+        with streams(a, b, "direct", RUN) as ends:
+            for n, g in enumerate((a, b)):
+                jobs[n] = restart(g, jobs[n])
+                g.within("ismredir -j status | grep -q '\"resumes\": *[1-9]'")
+            assert outcome(ends) == ["eof", "eof"]
+
+
+def stands_still(a, b, plane, starter=""):
+    """A transfer while a guest stands still for longer than a lease: a, for b would stop with it (docs/vm.rst)."""
+    with streams(a, b, plane, starter) as ends:
+        a.pause()
+        time.sleep(PAUSE)
+        b.within(f"ismredir fabric show {b.fabric} | grep -q ' silent '")
+        a.resume()
+        for g in (a, b):
+            on_plane(g, plane)
+        assert outcome(ends) == ["eof", "eof"]
+
+
+@check(across_ivshmem)
+def a_guest_that_stands_still_keeps_its_rings(a, b):
+    with daemons(a, b):
+        stands_still(a, b, "direct", RUN)
+
+
+@check(across_ivshmem)
+def a_guest_that_stands_still_keeps_its_relay(a, b):
+    with daemons(a, b, "--relay"):
+        stands_still(a, b, "relay")
 
 
 @check(across_ivshmem)
 def a_guest_that_dies_leaves_the_region_usable(a, b):
-    spec = f"ivshmem:{device(a)}"
     daemon = daemon_up(a)
     daemon_up(b)
     to = f"export ISMREDIR_TEST_HOST={SERVER} ISMREDIR_AFTER=1,1; {IN}exec {RUN} python3 {TRANSFER}"
@@ -124,10 +101,47 @@ def a_guest_that_dies_leaves_the_region_usable(a, b):
     b.kill()
     server.kill()
     server.wait()
-    a.within(f"ismredir fabric show {spec} | grep -q ' silent '")
-    a.ok(f"ismredir fabric fsck --evict $(ismredir fabric show {spec} | sed -n 's/ silent .*//p') {spec}")
+    a.within(f"ismredir fabric show {a.fabric} | grep -q ' silent '")
+    a.ok(f"ismredir fabric fsck --evict $(ismredir fabric show {a.fabric} | sed -n 's/ silent .*//p') {a.fabric}")
     daemon_down(a, daemon)
     # TCP still tries to reach the dead guest, so an end of the connection may be left
-    a.ok(f"ismredir fabric fsck --repair {spec}")
-    text = a.ok(f"ismredir fabric show {spec}")
+    a.ok(f"ismredir fabric fsck --repair {a.fabric}")
+    text = a.ok(f"ismredir fabric show {a.fabric}")
     assert "no peers" in text and "nothing is attached" in text, text
+
+
+@scenario
+def across_plain(lab):
+    path = lab.memory("cross-plain", SIZE)
+    guests = lab.pair("a", "b", **vm.plain(path, SIZE))
+    prepare(guests)
+    return guests
+
+
+def both_planes(a, b, requests=1000):
+    """Rings, then the relay, in one pair of daemons that can do both."""
+    before = [redirected(g) for g in (a, b)]
+    with daemons(a, b, "--relay"):
+        transfer(a, b, RUN, host=SERVER)
+        redis(a, b, RUN, RUN, requests)
+        for g in (a, b):
+            assert on_rings(g) > 100, g.ok("ismredir status")
+        transfer(a, b, host=SERVER)
+        redis(a, b, requests=requests)
+        for g, n in zip((a, b), before):
+            assert redirected(g) > n + 100, g.ok("ismredir status")
+
+
+@check(across_plain)
+def plain_memory_that_is_polled(a, b):
+    both_planes(a, b)
+
+
+@check(across_plain)
+def plain_memory_with_bells_by_udp(a, b):
+    for n, g in enumerate((a, b), 1):
+        g.fabric += f",bell=udp:10.9.0.{n}:7000"
+    both_planes(a, b)
+    with daemons(a, b):
+        text = a.ok(f"ismredir fabric show {a.fabric}")
+        assert text.count("udp:") == 2, text

@@ -20,16 +20,30 @@ def unload(guest):
     guest.ok("ismredir unload")
 
 
-def transfer(a, b, starter="", seconds=2, port=5555, host="127.0.0.1"):
-    """A verified stream each way between a server on @a and a client on @b, in the loaded cgroups."""
-    to = f"export ISMREDIR_TEST_HOST={host} ISMREDIR_AFTER=1,1; {IN}exec {starter} python3 {TRANSFER}"
+def start_transfer(a, b, starter="", seconds=2, port=5555, host="127.0.0.1"):
+    """
+    A verified stream each way between a server on @a and a client on @b, in the loaded cgroups. Gives the
+    two jobs. end_transfer() ends it before its time.
+    """
+    to = (f"export ISMREDIR_TEST_HOST={host} ISMREDIR_AFTER=1,1; echo $$ >/run/transfer; "
+          f"{IN}exec {starter} python3 {TRANSFER}")
     server = a.start(f"{to} listen {port} {seconds} epoll")
     try:
         a.within(f"ss -Hltn sport = :{port} | grep -q .")
     except vm.GuestError as e:
         raise AssertionError(server.said()) from e
-    client = b.start(f"{to} connect {port} {seconds} poll")
-    for job in (server, client):
+    return server, b.start(f"{to} connect {port} {seconds} poll")
+
+
+def end_transfer(*guests):
+    """Each end in a guest of its own sends no more."""
+    for g in guests:
+        g.run("kill -s USR1 $(cat /run/transfer)")  # it may have seen a reset
+
+
+def transfer(*args, **how):
+    """The same, to its end."""
+    for job in start_transfer(*args, **how):
         status, text = job.wait()
         assert status == 0 and "exact" in text, text
 

@@ -114,6 +114,7 @@ class Guest:
         self.jobs = {}
         self.number = 0
         self.ready = False
+        self.fabric, self.ring = None, "256k"  # of its ismredird
         self.channel = self.qmp = None
         listeners = {}
         for what in ("cmd", "qmp"):
