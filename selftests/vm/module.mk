@@ -3,11 +3,15 @@
 
 VM	:= $(B)/vm
 
-.PHONY: vm-tools check-vm
+.PHONY: vm-tools check-vm vm-transcript
 vm-tools: $(VM)/agent $(VM)/devtool $(VM)/fabpair $(B)/fabric/contract
 
 check-vm: all vm-tools
 	$(Q)B=$(abspath $(B)) python3 selftests/vm/run.py $(VM_ARGS)
+
+# docs/vm-transcript.rst, anew
+vm-transcript: all vm-tools
+	$(Q)B=$(abspath $(B)) python3 selftests/vm/transcript.py >$(VM)/transcript && mv $(VM)/transcript docs/vm-transcript.rst
 
 $(VM)/agent: selftests/vm/agent.c
 	$(call say,LINK,$@)mkdir -p $(@D) && $(CC) $(CPPFLAGS) $(CFLAGS) -std=gnu11 $(WARN) -static -o $@ $<
