@@ -33,6 +33,7 @@ def prepare(guests, *options, specs=None):
         g.fabric = specs[n] if specs else f"ivshmem:{device(g)}"
     guests[0].ok(f"ismredir fabric format {guests[0].fabric.split(',')[0]} {' '.join(options)}")
     for g in guests:
+        g.modprobe("tcp_diag")  # for SOCK_DESTROY; the guest's kernel finds no modules by itself
         # a stream that mostly overflows stays on the relay, as that is the test
         load(g, "--skip-tests --set mix-bytes=0")
 

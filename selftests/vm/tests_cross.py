@@ -54,6 +54,18 @@ def rings_at_one_end_relay_at_the_other(a, b):
 
 
 @check(across_ivshmem)
+def a_relay_that_is_killed_loses_nothing_silently(a, b):
+    """Its connection is reset, or all of it arrives; the next relay takes the next connection."""
+    with daemons(a, b, "--relay") as jobs:
+        for n, g in enumerate((b, a)):
+            with streams(a, b, "relay") as ends:
+                jobs[1 - n] = restart(g, jobs[1 - n], "--relay")
+                outcome(ends)
+        with streams(a, b, "relay") as ends:
+            assert outcome(ends) == ["eof", "eof"]
+
+
+@check(across_ivshmem)
 def rings_outlive_a_daemon_that_is_killed(a, b):
     with daemons(a, b) as jobs:
         with streams(a, b, "direct", RUN) as ends:
