@@ -182,25 +182,38 @@ static uint64_t drain_time(const struct conn *c, int nonblock)
 	return nonblock ? DRAIN_NONBLOCK_NS : DRAIN_NS;
 }
 
-static void drain_pause(const struct conn *c)
+/*
+ * To another kernel this may take long, so others may send meanwhile, and a signal handler may leave by
+ * longjmp(): tx_lock is not held then. 0 when things have changed so that it is no use.
+ */
+static int drain_pause(struct conn *c, uint32_t intr)
 {
 	static const struct timespec nap = { .tv_nsec = DRAIN_REMOTE_NAP_NS };
+	struct ism_slot *s = c->slot;
 
-	if (c->slot->remote)
+	if (s->remote) {
+		ism_lock_drop(&s->tx_lock);
 		real.ppoll(NULL, 0, &nap, NULL);
-	else if (conn_partner_cpu(c) == ism_my_cpu())
+		while (ism_lock_take(&s->tx_lock))
+			sched_yield();
+	} else if (conn_partner_cpu(c) == ism_my_cpu()) {
 		sched_yield();
-	else
+	} else {
 		for (int i = 0; i < 16; i++)
 			ism_pause();
+	}
+	return ism_interrupts == intr && atomic_load(&s->tx_state) == ISM_TX_TCP &&
+	       !(atomic_load(&s->shut) & 2);
 }
 
+/* tx_lock held, see drain_pause() */
 static int wait_drained(struct conn *c, int fd, int nonblock)
 {
 	struct ism_slot *s = c->slot;
 	uint64_t now = ism_now_ns(), w = rx_word(c), last = w, seen = now;
 	uint64_t end = now + drain_time(c, nonblock);
 	uint64_t stall = s->remote ? DRAIN_REMOTE_STALL_NS : DRAIN_STALL_NS;
+	uint32_t intr = ism_interrupts;
 
 	if (!(w & ISM_RX_READY) || w & (ISM_RX_FROZEN | ISM_RX_CLOSED) || now < s->drain_at ||
 	    !s->tx_known || atomic_load(&s->shut) & 2)
@@ -210,7 +223,9 @@ static int wait_drained(struct conn *c, int fd, int nonblock)
 			s->drain_wait = 0;
 			return 1;
 		}
-		drain_pause(c);
+		if (!drain_pause(c, intr))
+			return atomic_load(&s->tx_state) == ISM_TX_RING &&
+			       !(atomic_load(&s->shut) & 2);
 		now = ism_now_ns();
 		w = rx_word(c);
 		if (w != last)
