@@ -3,7 +3,7 @@
 
 VM	:= $(B)/vm
 
-.PHONY: vm-tools check-vm vm-transcript
+.PHONY: vm-tools check-vm bench-vm vm-transcript
 vm-tools: $(VM)/agent $(VM)/devtool $(VM)/fabpair $(B)/fabric/contract
 
 check-vm: all vm-tools
@@ -18,3 +18,10 @@ $(VM)/agent: selftests/vm/agent.c
 
 $(VM)/devtool $(VM)/fabpair: $(VM)/%: selftests/vm/%.c $(B)/libismfabric.a $(B)/libismredir.a
 	$(call say,LINK,$@)mkdir -p $(@D) && $(CC) $(CPPFLAGS) $(CFLAGS) $(OWN_CFLAGS) -pie -o $@ $^
+
+# Figures into docs/bench-vm.md; QEMU gets the CPUs that it wants.
+bench-vm: all vm-tools bench-build
+	$(Q)cp selftests/vm/bench-head.md $(B)/vm/bench-vm.md && \
+	B=$(abspath $(B)) VM_NICE=0 python3 selftests/vm/bench.py --markdown $(B)/vm/bench-vm.md && \
+	B=$(abspath $(B)) VM_NICE=0 python3 selftests/vm/bench.py --over plain --markdown $(B)/vm/bench-vm.md && \
+	cp $(B)/vm/bench-vm.md docs/bench-vm.md

@@ -122,7 +122,7 @@ class Guest:
             listeners[what].bind(f"{lab.dir}/{name}.{what}")
             listeners[what].listen(1)
         self.listeners = listeners
-        args = ["nice", "-n", "15", QEMU, "-name", f"ismredir-{name}-{os.getpid()}",
+        args = ["nice", "-n", os.environ.get("VM_NICE", "15"), QEMU, "-name", f"ismredir-{name}-{os.getpid()}",
                 "-accel", ACCEL, "-machine", machine, "-cpu", cpu, "-m", memory, "-nodefaults",
                 "-no-user-config", "-display", "none", "-no-reboot", "-serial", f"file:{self.log}",
                 "-kernel", lab.kernel, "-initrd", lab.initramfs, "-append",

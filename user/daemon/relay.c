@@ -829,6 +829,12 @@ int relay_new(struct relay **ret, const struct relay_config *cfg, struct ism_err
 
 	if (!r)
 		return ism_err_set(err, -ENOMEM, "%s", strerror(ENOMEM));
+	/* What it has begun, it may have to break off. */
+	rc = relay_can_reset(err);
+	if (rc) {
+		free(r);
+		return rc;
+	}
 	r->cfg = *cfg;
 	r->maps.kick = -1;
 	pthread_mutex_init(&r->lock, NULL);

@@ -19,6 +19,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include <ismredir/dmb.h>
+#include "err.h"
 #include "log.h"
 #include "relay_maps.h"
 
@@ -77,6 +78,34 @@ int relay_reset(const struct ism_conn *c)
 		rc = a.err.error;
 	close(fd);
 	return rc;
+}
+
+/*
+ * Tried on a listener of our own. Without the kernel's modules for it (inet_diag, tcp_diag) the answer is
+ * ENOENT, as for a socket that is gone; so it has to be known beforehand.
+ */
+int relay_can_reset(struct ism_err *err)
+{
+	struct sockaddr_in at = { .sin_family = AF_INET };
+	struct ism_conn c = { .family = AF_INET };
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), rc = 0;
+	socklen_t len = sizeof(at), cookie_len = sizeof(c.cookie);
+
+	if (fd < 0 || listen(fd, 1) || getsockname(fd, (struct sockaddr *)&at, &len) ||
+	    getsockopt(fd, SOL_SOCKET, SO_COOKIE, &c.cookie, &cookie_len))
+		rc = -errno;
+	c.lport = ntohs(at.sin_port);
+	if (!rc)
+		rc = relay_reset(&c);
+	if (fd >= 0)
+		close(fd);
+	if (!rc)
+		return 0;
+	return ism_err_set(
+		err, rc == -ENOENT ? -EOPNOTSUPP : rc,
+		"--relay: this kernel resets no connection for us (%s): it needs "
+		"CAP_NET_ADMIN, CONFIG_INET_DIAG_DESTROY, and the module tcp_diag loaded",
+		strerror(-rc));
 }
 
 static __u64 own_netns(void)

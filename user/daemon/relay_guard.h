@@ -11,6 +11,8 @@
 #include <ismredir/maps.h>
 #include <ismredir/relay.h>
 
+struct ism_err;
+
 /**
  * struct relay_guard - the daemon's side of it
  * @fd: a socket to it
@@ -22,6 +24,9 @@ struct relay_guard {
 	int pid;
 	void **peers;
 };
+
+/** relay_can_reset() - can this process reset connections? 0, or negative errno with a text */
+int relay_can_reset(struct ism_err *err);
 
 /** relay_guard_start() - while the process has one thread and all privileges; negative errno */
 int relay_guard_start(struct relay_guard *g);

@@ -237,10 +237,26 @@ int relay_maps_is_current(const struct relay_maps *m)
 	return same;
 }
 
+/*
+ * While the record is there the socket is, too. A connection that lost bytes and could not be reset keeps
+ * its slot: what it sends by TCP stays held then, so that nothing wrong is read.
+ */
+static int is_reset(const struct relay_maps *m, __u64 token)
+{
+	struct ism_conn c;
+
+	for (int i = 0; i < 50; i++) {
+		if (relay_maps_conn(m, token, &c))
+			return 1;
+		usleep(10000);
+	}
+	return 0;
+}
+
 void relay_maps_give_up(struct relay_maps *m, void (*reset)(const struct ism_conn *c, void *arg),
 			void *arg)
 {
-	unsigned int lost = 0, kept = 0;
+	unsigned int lost = 0, kept = 0, stuck = 0;
 	struct ism_conn c;
 
 	for (int i = 0; i < ISM_MAX_RELAYS; i++) {
@@ -255,8 +271,13 @@ void relay_maps_give_up(struct relay_maps *m, void (*reset)(const struct ism_con
 		if (s->redirected != s->delivered) {
 			s->state = ISM_RELAY_BROKEN;
 			lost++;
-			if (!relay_maps_conn(m, token, &c))
+			if (!relay_maps_conn(m, token, &c)) {
 				reset(&c, arg);
+				if (!is_reset(m, token)) {
+					stuck++;
+					continue;
+				}
+			}
 		} else {
 			kept++;
 		}
@@ -267,4 +288,6 @@ void relay_maps_give_up(struct relay_maps *m, void (*reset)(const struct ism_con
 		log_line(LOG_NOTICE,
 			 "relay: %u connections had bytes in it and are reset, %u go on by TCP",
 			 lost, kept);
+	if (stuck)
+		log_line(LOG_ERR, "relay: %u of them could not be reset: they stand still", stuck);
 }
