@@ -71,6 +71,14 @@ int dmb_was_used(const struct ism_dmb *dmb)
 	       load64(&ism_dmb_rx(dmb->addr)->cons) || load64(&ism_dmb_rx(dmb->addr)->tcp);
 }
 
+void dmb_say_closed(const struct ism_dmb *own, const struct ism_dmb *peer)
+{
+	__u64 *said = &ism_dmb_rx(peer->addr)->tcp;
+
+	if (load64(&ism_dmb_rx(own->addr)->tcp) & ISM_RX_RELAY)
+		__atomic_store_n(said, load64(said) | ISM_RX_CLOSED, __ATOMIC_RELEASE);
+}
+
 int dmb_is_memfd(int fd)
 {
 	return fcntl(fd, F_GET_SEALS) >= 0;

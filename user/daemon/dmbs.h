@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What is in a DMB, for the daemon: making the head, and reading what clients wrote. Each word
+ * What is in a DMB, for the daemon: making the head, the last word, and reading what clients wrote. Each word
  * is read once, and nothing read is used for more than showing it, or for refusing what it contradicts.
  */
 #ifndef ISM_DAEMON_DMBS_H
@@ -22,6 +22,12 @@ int dmb_check_static(const struct ism_dmb *dmb, __u32 ring_size);
 
 /** dmb_was_used() - has its partner ever written here? */
 int dmb_was_used(const struct ism_dmb *dmb);
+
+/**
+ * dmb_say_closed() - for an owner of @own that is gone: its partner, if that is a relay, gets to know in @peer
+ *                    that nobody reads @own any more
+ */
+void dmb_say_closed(const struct ism_dmb *own, const struct ism_dmb *peer);
 
 /** dmb_is_memfd() - is it memory that can be sealed? Asks nothing that another process could delay */
 int dmb_is_memfd(int fd);

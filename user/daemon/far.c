@@ -21,6 +21,7 @@
  * @bell: eventfd by which our holders ring for the partner; @io: that they did
  * @asked_us: when somebody last asked for the rings
  * @holder: process that has descriptors of @map
+ * @left_us: since when nobody holds the pair; 0: somebody does
  * @want_off, @want_ring: what a holder from before a restart has of the partner's DMB; @want_ring 0: none
  */
 struct far {
@@ -33,6 +34,7 @@ struct far {
 	int bell;
 	sd_event_source *io;
 	__u64 asked_us;
+	__u64 left_us;
 	__u64 want_off;
 	__u32 want_ring;
 };
@@ -407,6 +409,20 @@ static int is_over(const struct far *f, __u64 now, int (*is_gone)(void *arg, __u
 	return !f->was_attached && now - f->asked_us > FAR_PATIENCE_US;
 }
 
+/*
+ * A program that was killed has not said that it reads no more. Another program hears of its end by TCP; a
+ * relay with bytes in our ring does not, for what it then holds back are also the segments that its kernel
+ * acknowledges our FIN with, and so both sockets would stay until TCP gives up. Who only lost the daemon comes
+ * back at once.
+ */
+static void close_unheld(struct far *f, __u64 now)
+{
+	if (!f->left_us)
+		f->left_us = now;
+	if (f->is_attached && now - f->left_us > FAR_RETURN_US)
+		dmb_say_closed(f->pair->end[0].dmb, &f->dmb);
+}
+
 unsigned int far_sweep(struct pairs *t, __u64 now, int (*is_gone)(void *arg, __u64 token),
 		       void *arg)
 {
@@ -421,12 +437,16 @@ unsigned int far_sweep(struct pairs *t, __u64 now, int (*is_gone)(void *arg, __u
 			continue;
 		if (p->end[0].holds && !f->is_attached && f->was_attached)
 			connect_far(f);
+		if (p->end[0].holds)
+			f->left_us = 0;
 		if (p->end[0].holds && f->was_attached)
 			continue;
-		if (is_over(f, now, is_gone, arg))
+		if (is_over(f, now, is_gone, arg)) {
 			pair_drop(t, p);
-		else
-			waiting += !p->end[0].holds;
+		} else if (!p->end[0].holds) {
+			close_unheld(f, now);
+			waiting++;
+		}
 	}
 	return waiting;
 }

@@ -15,6 +15,7 @@ struct remote;
 
 #define FAR_PATIENCE_US                                                                            \
 	60000000ULL /* a DMB waits so long for its partner, after it was asked for last */
+#define FAR_RETURN_US 1000000ULL /* a holder that is away for longer was killed */
 
 /**
  * far_attach() - as pairs_attach(), over a fabric that the partner is reached by
@@ -48,7 +49,7 @@ __u32 far_index(const struct pair *p);
 int far_arrived(struct pairs *t, const struct remote *r, __u64 token, __u64 peer);
 
 /**
- * far_sweep() - now and then: end what nobody needs any more, attach what came back
+ * far_sweep() - now and then: end what nobody needs any more, attach what came back, speak for the dead
  * @is_gone: is there no connection with this token any more?
  * Return: how many pairs wait for their connection to end
  */

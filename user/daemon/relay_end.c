@@ -341,7 +341,7 @@ static void partner_closed(struct relay_end *e, __u64 now)
 	if (now - e->closing_ns < GRACE_NS)
 		return;
 	if (get64(&e->s->redirected) != get64(&e->s->delivered))
-		relay_end_break(e, "its partner's relay ended with bytes in it");
+		relay_end_break(e, "its partner ended with bytes in it");
 	else if (!e->sending && relay_ring_poll(&e->ring) <= 0)
 		e->state = END_DONE;
 	else if (app_is_gone(e))
