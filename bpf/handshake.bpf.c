@@ -1005,15 +1005,16 @@ static __always_inline void try_leave(struct bpf_sock_ops *skops, struct ism_con
 /*
  * A stream on TCP always has bytes that are not sent yet, and with those it cannot go (back) to its relay:
  * relay_tcp_is_out() in relay.bpf.h. So while it has one, its TCP takes no more than it can send at once, and
- * whoever sends waits for that first (sk_stream_memory_free()). An application that set the option itself is
- * left alone.
+ * whoever sends waits for that first (sk_stream_memory_free()). Not a stream of small messages: TCP is the better
+ * way for it, and puts them together while they wait. An application that set the option itself is left alone.
  */
 #define ISM_TCP_NOTSENT_LOWAT 25 /* linux/tcp.h */
 #define ISM_PACED_LOWAT	      2 /* bytes; twice what is unsent must be below */
 
 static __always_inline void pace(struct bpf_sock_ops *skops, struct ism_conn *rec, __u64 token)
 {
-	int open = ism_slot_of(rec, token) && !(rec->flags & (ISM_CONN_PINNED | ISM_CONN_LEAVING));
+	int open = ism_slot_of(rec, token) && rec->reason != ISM_R_STREAM &&
+		   !(rec->flags & (ISM_CONN_PINNED | ISM_CONN_LEAVING));
 	int paced = !!(rec->flags & ISM_CONN_PACED), val = 0;
 
 	if (open == paced ||
