@@ -87,11 +87,12 @@ test_relay_streams()
 	done
 	checked --bytes 4000000 --io et --conns 4 --pause-tx 5:20 --pause-rx 5:20 --sizes mix
 	checked --rounds 200 --io poll --end half --tail 100000
-	checked --rounds 200 --io poll --end rst --tail 100000
-	checked --rounds 200 --io poll --end unread --tail 100000
 	checked --rounds 200 --io poll --send oob
 	[ "$(relayed b)" -gt 1000000 ] || die "b: only $(relayed b) bytes by the relay"
 	! grep -h 'is reset' "$TOP/$NAME"/?/ismredird.log || die "a relay has lost something"
+	# From here on the programs themselves leave bytes behind: relays may say so.
+	checked --rounds 200 --io poll --end rst --tail 100000
+	checked --rounds 200 --io poll --end unread --tail 100000
 	within 10 no_slots || die "slots of ended connections stay"
 	both_down
 }
