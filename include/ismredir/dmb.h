@@ -183,6 +183,12 @@ static inline __u8 *ism_dmb_ring(const void *dmb)
 	return (__u8 *)dmb + ISM_DMB_RING_OFF;
 }
 
+/* Can a ring have that many bytes? */
+static inline int ism_is_ring_size(__u64 size)
+{
+	return size >= ISM_RING_MIN && size <= ISM_RING_MAX && !(size & (size - 1));
+}
+
 /* Bytes of a whole DMB with a ring of @ring_size. */
 static inline __u64 ism_dmb_len(__u32 ring_size)
 {

@@ -79,17 +79,22 @@ static int open_bell(struct far *f, int fd)
 
 /* ---------------------------------------------------------------- making and ending */
 
-static struct far *new_far(struct remote *r, struct pair *p)
+/* A pair with nothing of the partner's, whose own ring has @ring bytes; not in the table yet. */
+static int new_pair(struct pairs *t, struct remote *r, struct holder *who, __u64 token, __u64 peer,
+		    __u32 ring, struct pair **ret)
 {
 	struct far *f = calloc(1, sizeof(*f));
+	int rc = f ? pair_new(t, who, token, peer, ism_dmb_len(ring), ret) : -ENOMEM;
 
-	if (!f)
-		return NULL;
+	if (rc) {
+		free(f);
+		return rc;
+	}
 	f->r = r;
-	f->pair = p;
+	f->pair = *ret;
 	f->bell = -1;
-	p->far = f;
-	return f;
+	(*ret)->far = f;
+	return 0;
 }
 
 static void detach(struct far *f)
@@ -135,15 +140,11 @@ static int make_pair(struct pairs *t, struct remote *r, struct holder *who, __u6
 	struct ism_dmb_params params;
 	struct pair *p;
 	struct far *f;
-	int rc = pair_new(t, who, token, peer, ism_dmb_len(t->ring_size), &p), fd;
+	int rc = new_pair(t, r, who, token, peer, t->ring_size, &p), fd;
 
 	if (rc)
 		return rc;
-	f = new_far(r, p);
-	if (!f) {
-		free(p);
-		return -ENOMEM;
-	}
+	f = p->far;
 	params = own_params(p, t->ring_size);
 	rc = dmb_register(r->fabric, &params, &p->end[0].dmb);
 	fd = rc ? -1 : eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -163,20 +164,12 @@ static int make_pair(struct pairs *t, struct remote *r, struct holder *who, __u6
 
 /* ---------------------------------------------------------------- the partner's DMB */
 
-static int is_ring_len(__u64 len)
-{
-	__u64 ring = len - ISM_DMB_RING_OFF;
-
-	return len > ISM_DMB_RING_OFF && ring >= ISM_RING_MIN && ring <= ISM_RING_MAX &&
-	       !(ring & (ring - 1));
-}
-
 /* Is it what a daemon makes? */
 static int check_far(const struct far *f)
 {
-	if (!is_ring_len(f->dmb.len))
-		return -EPERM;
-	return dmb_check_static(&f->dmb, f->dmb.len - ISM_DMB_RING_OFF);
+	__u64 ring = f->dmb.len - ISM_DMB_RING_OFF; /* of a shorter one: far too much */
+
+	return ism_is_ring_size(ring) ? dmb_check_static(&f->dmb, ring) : -EPERM;
 }
 
 static int export_far(struct far *f, struct ism_dmb_fds *ret)
@@ -255,11 +248,9 @@ int far_attach(struct pairs *t, struct remote *r, struct holder *who, __u64 toke
 	else if (rc)
 		return rc;
 	e = &p->end[0];
-	rc = holds ? 0 : pair_add_hold(e, who, share);
-	if (rc) {
-		pair_end_unheld(t, p);
+	rc = holds ? 0 : pair_hold(t, e, who, share);
+	if (rc)
 		return rc;
-	}
 	p->far->holder = who->pid;
 	p->far->asked_us = now_us(p->far);
 	rc = p->far->is_attached ? 0 : connect_far(p->far);
@@ -320,15 +311,11 @@ static int adopt_pair(struct pairs *t, struct remote *r, struct holder *who,
 {
 	struct pair *p;
 	struct far *f;
-	int rc = pair_new(t, who, m->token, m->peer, ism_dmb_len(m->own_ring), &p);
+	int rc = new_pair(t, r, who, m->token, m->peer, m->own_ring, &p);
 
 	if (rc)
 		return rc;
-	f = new_far(r, p);
-	if (!f) {
-		free(p);
-		return -ENOMEM;
-	}
+	f = p->far;
 	f->was_attached = 1;
 	f->holder = who->pid;
 	f->want_off = m->peer_off;
@@ -378,12 +365,7 @@ int far_resume(struct pairs *t, struct remote *r, struct holder *who,
 		rc = adopt_pair(t, r, who, m, fds, &p);
 		e = rc ? NULL : &p->end[0];
 	}
-	if (rc)
-		return rc;
-	rc = pair_add_hold(e, who, m->share);
-	if (rc)
-		pair_end_unheld(t, e->pair);
-	return rc;
+	return rc ? rc : pair_hold(t, e, who, m->share);
 }
 
 /* ---------------------------------------------------------------- staying and going */

@@ -175,8 +175,7 @@ static int check_sizes(struct options *o)
 {
 	__u64 pair;
 
-	if (o->ring_size < ISM_RING_MIN || o->ring_size > ISM_RING_MAX ||
-	    (o->ring_size & (o->ring_size - 1)))
+	if (!ism_is_ring_size(o->ring_size))
 		return usage("--ring-size: %s", "expected a power of two from 64k to 64M");
 	pair = 2 * ism_dmb_len(o->ring_size);
 	if (!o->limit_uid)

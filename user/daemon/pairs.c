@@ -190,7 +190,7 @@ int pair_may_hold(const struct pair_end *e, const struct holder *who, __u64 shar
 	return pair_partner(e)->dmb && dmb_was_used(pair_partner(e)->dmb) ? -EBUSY : 0;
 }
 
-int pair_add_hold(struct pair_end *e, struct holder *who, __u64 share)
+static int add_hold(struct pair_end *e, struct holder *who, __u64 share)
 {
 	struct hold *h = calloc(1, sizeof(*h));
 
@@ -208,12 +208,21 @@ int pair_add_hold(struct pair_end *e, struct holder *who, __u64 share)
 	return 0;
 }
 
-void pair_end_unheld(struct pairs *t, struct pair *p)
+static void end_unheld(struct pairs *t, struct pair *p)
 {
 	if (p->end[0].holds || p->end[1].holds)
 		return;
 	if (!p->far || !far_stays(p))
 		end_pair(t, p);
+}
+
+int pair_hold(struct pairs *t, struct pair_end *e, struct holder *who, __u64 share)
+{
+	int rc = add_hold(e, who, share);
+
+	if (rc)
+		end_unheld(t, e->pair);
+	return rc;
 }
 
 /* @at: where its holder's list points to it. */
@@ -225,7 +234,7 @@ static void end_hold(struct pairs *t, struct hold **at)
 		of_end = &(*of_end)->next_of_end;
 	*of_end = h->next_of_end;
 	*at = h->next_of_holder;
-	pair_end_unheld(t, h->pair);
+	end_unheld(t, h->pair);
 	free(h);
 }
 
@@ -244,11 +253,8 @@ int pairs_attach(struct pairs *t, struct holder *who, __u64 token, __u64 peer, _
 		rc = make_pair(t, who, token, peer, &p);
 		e = rc ? NULL : &p->end[0];
 	}
-	if (!rc) {
-		rc = pair_add_hold(e, who, share);
-		if (rc)
-			pair_end_unheld(t, e->pair);
-	}
+	if (!rc)
+		rc = pair_hold(t, e, who, share);
 	if (!rc)
 		*ret = e;
 	return rc;
@@ -426,12 +432,7 @@ int pairs_resume(struct pairs *t, struct holder *who, const struct ism_msg_resum
 		rc = adopt_pair(t, who, m, fds, &p);
 		e = rc ? NULL : &p->end[0];
 	}
-	if (rc)
-		return rc;
-	rc = pair_add_hold(e, who, m->share);
-	if (rc)
-		pair_end_unheld(t, e->pair);
-	return rc;
+	return rc ? rc : pair_hold(t, e, who, m->share);
 }
 
 /* ---------------------------------------------------------------- showing */

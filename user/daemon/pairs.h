@@ -106,8 +106,8 @@ int pairs_attach(struct pairs *t, struct holder *who, __u64 token, __u64 peer, _
 
 /*
  * For far.c, the parts of attach and resume: pairs_find() a token; pair_new() not in the table yet, within
- * the limits; pair_link() it; pair_may_hold(), pair_add_hold(); pair_end_unheld() after a failure: ends it
- * if nobody holds it.
+ * the limits; pair_link() it; pair_may_hold(); pair_hold() it, and when that fails end the pair unless somebody
+ * else does.
  */
 struct pair_end *pairs_find(struct pairs *t, __u64 token);
 int pair_new(struct pairs *t, struct holder *who, __u64 token, __u64 peer, __u64 bytes,
@@ -115,8 +115,7 @@ int pair_new(struct pairs *t, struct holder *who, __u64 token, __u64 peer, __u64
 void pair_link(struct pairs *t, struct pair *p);
 int pair_may_hold(const struct pair_end *e, const struct holder *who, __u64 share);
 int pair_may_resume(const struct pair_end *e, const struct holder *who, __u64 peer, __u64 share);
-int pair_add_hold(struct pair_end *e, struct holder *who, __u64 share);
-void pair_end_unheld(struct pairs *t, struct pair *p);
+int pair_hold(struct pairs *t, struct pair_end *e, struct holder *who, __u64 share);
 
 /** pair_drop() - end it, whoever holds it */
 void pair_drop(struct pairs *t, struct pair *p);

@@ -19,11 +19,6 @@ static const struct {
 	[ISM_MSG_STATUS] = { 0, 0, 1 },
 };
 
-static int is_ring_size(__u32 n)
-{
-	return n >= ISM_RING_MIN && n <= ISM_RING_MAX && !(n & (n - 1));
-}
-
 static int check_body(const struct request *r)
 {
 	switch (r->type) {
@@ -35,8 +30,8 @@ static int check_body(const struct request *r)
 		return r->token.token ? 0 : -EPROTO;
 	case ISM_MSG_RESUME:
 		return r->resume.token && r->resume.peer && r->resume.token != r->resume.peer &&
-				       is_ring_size(r->resume.own_ring) &&
-				       is_ring_size(r->resume.peer_ring)
+				       ism_is_ring_size(r->resume.own_ring) &&
+				       ism_is_ring_size(r->resume.peer_ring)
 			       ? 0
 			       : -EPROTO;
 	}

@@ -31,6 +31,8 @@
 #define BUCKETS	    1024
 #define EVENTS	    32
 #define RING_MAX    (1u << 20)
+#define WINDOW	    (2u << 20)
+#define BOUND	    (4u << 20)
 #define TICK_NS	    100000000ULL
 #define LOOK_NS	    1000000ULL
 #define WAIT_NS	    250000ULL
@@ -134,10 +136,11 @@ static void unlink_end(struct relay *r, struct relay_end *e)
 	r->st.ends--;
 }
 
+/* One with a token that is not ours holds back what relay_maps_give_up() could not reset. */
 static int free_slot(const struct relay *r)
 {
 	for (int i = 0; i < ISM_MAX_RELAYS; i++)
-		if (!r->slot[i])
+		if (!r->slot[i] && !r->maps.slots[i].token)
 			return i;
 	return -ENOSPC;
 }
@@ -273,8 +276,8 @@ static void set_slot(struct relay *r, struct relay_end *e, __u64 key)
 
 	memset(s, 0, sizeof(*s));
 	s->dummy = key;
-	s->window = 2 << 20;
-	s->bound = 4 << 20;
+	s->window = WINDOW;
+	s->bound = BOUND;
 	s->state = ISM_RELAY_CLOSED;
 	__atomic_store_n(&s->token, e->token, __ATOMIC_RELEASE);
 	e->s = s;
@@ -841,6 +844,8 @@ int relay_new(struct relay **ret, const struct relay_config *cfg, struct ism_err
 	r->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	rc = r->wake < 0 ? -errno : relay_guard_start(&r->guard);
 	if (rc) {
+		if (r->wake >= 0)
+			close(r->wake);
 		free(r);
 		return ism_err_set(err, rc, "relay: %s", strerror(-rc));
 	}

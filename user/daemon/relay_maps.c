@@ -237,57 +237,81 @@ int relay_maps_is_current(const struct relay_maps *m)
 	return same;
 }
 
-/*
- * While the record is there the socket is, too. A connection that lost bytes and could not be reset keeps
- * its slot: what it sends by TCP stays held then, so that nothing wrong is read.
- */
-static int is_reset(const struct relay_maps *m, __u64 token)
+static int is_lost(const struct ism_relay *s)
 {
+	return s->redirected != s->delivered;
+}
+
+static void free_slot(struct relay_maps *m, struct ism_relay *s)
+{
+	__u64 token = s->token;
+
+	s->token = 0;
+	relay_maps_bind(m, token, 0);
+}
+
+/* All at once: a verdict that is under way when the state changes adds what is seen a moment later. */
+static unsigned int close_slots(struct relay_maps *m)
+{
+	unsigned int n = 0;
+
+	for (int i = 0; i < ISM_MAX_RELAYS; i++) {
+		if (!m->slots[i].token)
+			continue;
+		m->slots[i].state = ISM_RELAY_CLOSED;
+		n++;
+	}
+	if (n)
+		usleep(20000);
+	return n;
+}
+
+/* Slots of connections that are reset by now are freed. While the record is there the socket is, too. */
+static unsigned int count_stuck(struct relay_maps *m)
+{
+	unsigned int stuck = 0;
 	struct ism_conn c;
 
-	for (int i = 0; i < 50; i++) {
-		if (relay_maps_conn(m, token, &c))
-			return 1;
-		usleep(10000);
+	for (int i = 0; i < ISM_MAX_RELAYS; i++) {
+		struct ism_relay *s = &m->slots[i];
+
+		if (!s->token)
+			continue;
+		if (relay_maps_conn(m, s->token, &c))
+			free_slot(m, s);
+		else
+			stuck++;
 	}
-	return 0;
+	return stuck;
 }
 
 void relay_maps_give_up(struct relay_maps *m, void (*reset)(const struct ism_conn *c, void *arg),
 			void *arg)
 {
-	unsigned int lost = 0, kept = 0, stuck = 0;
+	unsigned int all = close_slots(m), lost = 0, stuck;
 	struct ism_conn c;
 
+	if (!all)
+		return;
 	for (int i = 0; i < ISM_MAX_RELAYS; i++) {
 		struct ism_relay *s = &m->slots[i];
-		__u64 token = s->token;
 
-		if (!token)
-			continue;
-		/* A verdict that is under way when the state changes adds what is seen a moment later. */
-		s->state = ISM_RELAY_CLOSED;
-		usleep(lost + kept ? 0 : 20000);
-		if (s->redirected != s->delivered) {
+		if (s->token && !is_lost(s)) {
+			free_slot(m, s);
+		} else if (s->token) {
 			s->state = ISM_RELAY_BROKEN;
 			lost++;
-			if (!relay_maps_conn(m, token, &c)) {
+			if (!relay_maps_conn(m, s->token, &c))
 				reset(&c, arg);
-				if (!is_reset(m, token)) {
-					stuck++;
-					continue;
-				}
-			}
-		} else {
-			kept++;
 		}
-		s->token = 0;
-		relay_maps_bind(m, token, 0);
 	}
-	if (lost || kept)
-		log_line(LOG_NOTICE,
-			 "relay: %u connections had bytes in it and are reset, %u go on by TCP",
-			 lost, kept);
+	stuck = count_stuck(m);
+	for (int i = 0; stuck && i < 50; i++) {
+		usleep(10000);
+		stuck = count_stuck(m);
+	}
+	log_line(LOG_NOTICE, "relay: %u connections had bytes in it and are reset, %u go on by TCP",
+		 lost, all - lost);
 	if (stuck)
 		log_line(LOG_ERR, "relay: %u of them could not be reset: they stand still", stuck);
 }

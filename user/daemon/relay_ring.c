@@ -9,10 +9,9 @@
 
 static int ring_size_of(__u64 len, __u32 *ret)
 {
-	__u64 size = len - ISM_DMB_RING_OFF;
+	__u64 size = len - ISM_DMB_RING_OFF; /* of a shorter one: far too much */
 
-	if (len < ISM_DMB_RING_OFF || size < ISM_RING_MIN || size > ISM_RING_MAX ||
-	    size & (size - 1))
+	if (!ism_is_ring_size(size))
 		return -EPROTO;
 	*ret = size;
 	return 0;

@@ -418,7 +418,7 @@ static void *map_dmb(int fd, uint32_t ring, uint64_t off, int prot, uint32_t *le
 	struct stat st;
 	void *p;
 
-	if (ring < ISM_RING_MIN || ring > ISM_RING_MAX || ring & (ring - 1) || fstat(fd, &st))
+	if (!ism_is_ring_size(ring) || fstat(fd, &st))
 		return NULL;
 	*len = ism_dmb_len(ring);
 	if (S_ISCHR(st.st_mode))
