@@ -35,12 +35,14 @@ static const struct ism_bar_layout presets[] = {
 	{ .name = "memory", .mem_bar = 2, .bell_bar = ISM_BAR_NONE, .id_bar = ISM_BAR_NONE },
 };
 
+#define NONE 100 /* what option() says of "none": no count of numbers */
+
 static int bad(struct ism_err *err, const char *name, const char *value, const char *expected)
 {
 	return ism_err_set(err, -EINVAL, "%s=%s: expected %s", name, value, expected);
 }
 
-/* "A:B:C" into at most @n numbers. Returns how many, or -EINVAL. */
+/* "A:B:C" into at most @n numbers, decimal or 0x. Returns how many, or -EINVAL. */
 static int numbers(const char *s, __u64 *ret, int n)
 {
 	for (int i = 0; i < n; i++) {
@@ -49,7 +51,7 @@ static int numbers(const char *s, __u64 *ret, int n)
 		if (*s < '0' || *s > '9')
 			return -EINVAL;
 		errno = 0;
-		ret[i] = strtoull(s, &end, 0);
+		ret[i] = strtoull(s, &end, s[0] == '0' && s[1] == 'x' ? 16 : 10);
 		if (errno)
 			return -EINVAL;
 		if (!*end)
@@ -72,18 +74,16 @@ static int find_preset(const char *name, struct ism_bar_layout *ret)
 	return -EINVAL;
 }
 
-/* -EINVAL, 0: it is not there, or the count of numbers; -1 in @n[0] for "none". */
+/* Negative errno, 0: it is not there, NONE, or the count of numbers. @text is a string whatever it returns. */
 static int option(const char *options, const char *name, __u64 *n, int max, char *text, size_t len)
 {
-	int rc = ism_fabric_option(options, name, text, len);
+	int rc;
 
+	*text = 0;
+	rc = ism_fabric_option(options, name, text, len);
 	if (rc <= 0)
 		return rc;
-	if (!strcmp(text, "none")) {
-		n[0] = ISM_BAR_NONE;
-		return 1;
-	}
-	return numbers(text, n, max);
+	return strcmp(text, "none") ? numbers(text, n, max) : NONE;
 }
 
 static int parse_mem(const char *options, struct ism_bar_layout *l, struct ism_err *err)
@@ -94,7 +94,7 @@ static int parse_mem(const char *options, struct ism_bar_layout *l, struct ism_e
 
 	if (!got)
 		return 0;
-	if (got < 2 || n[0] > 5)
+	if (got < 2 || got == NONE || n[0] > 5)
 		return bad(err, "mem", text, "BAR:OFFSET[:LENGTH]");
 	l->mem_bar = n[0];
 	l->mem_off = n[1];
@@ -108,21 +108,22 @@ static int parse_bell(const char *options, struct ism_bar_layout *l, struct ism_
 	__u64 n[3] = {};
 	int got = option(options, "doorbell", n, 3, text, sizeof(text));
 
-	if (got && !(got == 1 && n[0] == ISM_BAR_NONE)) {
+	if (got == NONE) {
+		l->bell_bar = ISM_BAR_NONE;
+	} else if (got) {
 		if (got != 3 || n[0] > 5 || n[1] % 4 || n[1] >> 31 || n[2] % 4 || n[2] >> 20)
 			return bad(err, "doorbell", text, "BAR:OFFSET:STRIDE in words, or none");
+		l->bell_bar = n[0];
 		l->bell_off = n[1];
 		l->bell_stride = n[2];
 	}
-	if (got)
-		l->bell_bar = n[0];
 	got = option(options, "bell-value", n, 1, text, sizeof(text));
-	if (got < 0 || (got && n[0] >> 32))
+	if (got && (got != 1 || n[0] >> 32))
 		return bad(err, "bell-value", text, "32 bits");
 	if (got)
 		l->bell_value = n[0];
 	got = option(options, "bell-shift", n, 1, text, sizeof(text));
-	if (got < 0 || (got && n[0] > 26))
+	if (got && (got != 1 || n[0] > 26))
 		return bad(err, "bell-shift", text, "0 to 26");
 	if (got)
 		l->bell_shift = n[0];
@@ -137,7 +138,11 @@ static int parse_id(const char *options, struct ism_bar_layout *l, struct ism_er
 
 	if (!got)
 		return 0;
-	if (!(got == 1 && n[0] == ISM_BAR_NONE) && (got != 2 || n[0] > 5 || n[1] % 4 || n[1] >> 31))
+	if (got == NONE) {
+		l->id_bar = ISM_BAR_NONE;
+		return 0;
+	}
+	if (got != 2 || n[0] > 5 || n[1] % 4 || n[1] >> 31)
 		return bad(err, "id", text, "BAR:OFFSET of a word, or none");
 	l->id_bar = n[0];
 	l->id_off = n[1];

@@ -10,7 +10,9 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 #include "err.h"
 
@@ -23,6 +25,7 @@
 struct ism_ivclient {
 	int sock, epoll, memory;
 	unsigned int id;
+	__s64 deadline; /* of the greeting, ms of CLOCK_MONOTONIC */
 	size_t have; /* bytes of @part */
 	char part[8];
 	int part_fd; /* came with them */
@@ -144,20 +147,30 @@ static int take_peer(struct ism_ivclient *c, __s64 value, int fd)
 
 /* ---------------------------------------------------------------- greeting */
 
+static __s64 now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000LL + t.tv_nsec / 1000000;
+}
+
+/* One deadline for the whole greeting: a server that sends byte by byte, or without end, keeps nobody. */
 static int wait_message(struct ism_ivclient *c, __s64 *ret, int *ret_fd)
 {
-	int rc;
-
-	while (!(rc = get(c, ret, ret_fd))) {
+	for (;;) {
 		struct pollfd p = { .fd = c->sock, .events = POLLIN };
+		__s64 left = c->deadline - now_ms();
+		int rc;
 
-		rc = poll(&p, 1, WAIT_MS);
-		if (rc == 0)
+		if (left <= 0)
 			return -ETIMEDOUT;
-		if (rc < 0 && errno != EINTR)
+		rc = get(c, ret, ret_fd);
+		if (rc)
+			return rc < 0 ? rc : 0;
+		if (poll(&p, 1, left) < 0 && errno != EINTR)
 			return -errno;
 	}
-	return rc < 0 ? rc : 0;
 }
 
 static int wait_value(struct ism_ivclient *c, __s64 *ret, int want_fd)
@@ -219,6 +232,7 @@ static int greet(struct ism_ivclient *c, struct ism_err *err)
 
 static int start(struct ism_ivclient *c, const char *path, struct ism_err *err)
 {
+	const struct timeval wait = { .tv_sec = WAIT_MS / 1000 };
 	struct sockaddr_un a = { .sun_family = AF_UNIX };
 
 	if (strlen(path) >= sizeof(a.sun_path))
@@ -228,8 +242,15 @@ static int start(struct ism_ivclient *c, const char *path, struct ism_err *err)
 	c->sock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (c->epoll < 0 || c->sock < 0)
 		return -errno;
-	if (connect(c->sock, (struct sockaddr *)&a, sizeof(a)))
-		return ism_err_set(err, -errno, "%s: %s", path, strerror(errno));
+	c->deadline = now_ms() + WAIT_MS;
+	/* connect() sleeps while a server that has stopped has a full backlog, and then says EAGAIN. */
+	if (setsockopt(c->sock, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof(wait)))
+		return -errno;
+	if (connect(c->sock, (struct sockaddr *)&a, sizeof(a))) {
+		int rc = errno == EAGAIN ? -ETIMEDOUT : -errno;
+
+		return ism_err_set(err, rc, "%s: %s", path, strerror(-rc));
+	}
 	return greet(c, err);
 }
 
@@ -293,12 +314,19 @@ static void deaf(struct ism_ivclient *c)
 	c->sock = -1;
 }
 
-void ism_ivclient_drain(struct ism_ivclient *c)
+/* What cannot be read is no bell, and would keep the descriptor readable for ever. */
+static void hush(struct ism_ivclient *c)
 {
 	eventfd_t n;
+	ssize_t got = read(c->bells[c->id], &n, sizeof(n));
 
-	if (read(c->bells[c->id], &n, sizeof(n)) < 0 && errno != EAGAIN)
-		return;
+	if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR))
+		epoll_ctl(c->epoll, EPOLL_CTL_DEL, c->bells[c->id], NULL);
+}
+
+void ism_ivclient_drain(struct ism_ivclient *c)
+{
+	hush(c);
 	for (int i = 0; c->sock >= 0 && i < AT_A_TIME; i++) {
 		__s64 value;
 		int fd, rc = get(c, &value, &fd);

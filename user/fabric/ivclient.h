@@ -14,11 +14,11 @@ struct ism_err;
 struct ism_ivclient;
 
 /**
- * ism_ivclient_open() - connect; waits some seconds for the server
+ * ism_ivclient_open() - connect; waits for the server, 10 seconds at most
  * @path: of its socket
  *
- * Return: 0; -EPROTO: it does not speak the protocol, or not the whole; -ETIMEDOUT; what connect()
- * says.
+ * Return: 0; -EPROTO or -EPERM: it does not speak the protocol, or not the whole; -ECONNRESET: it hung up;
+ * -ETIMEDOUT; what connect() says.
  */
 int ism_ivclient_open(const char *path, struct ism_ivclient **ret, struct ism_err *err);
 
