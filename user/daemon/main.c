@@ -251,9 +251,25 @@ static void drop_privileges(int relay)
 		log_line(LOG_WARNING, "PR_SET_NO_NEW_PRIVS: %s", strerror(errno));
 }
 
+/*
+ * The file of a region was truncated. To go on with zeros in its place would be to hand them to programs as
+ * bytes of their partners, so this ends us, and the guard resets what loses bytes. Say why; SA_RESETHAND
+ * and the same access again do the rest.
+ */
+static void on_bus(int sig)
+{
+	static const char text[] =
+		"memory of a fabric is gone (SIGBUS): was the file of a region truncated?\n";
+	ssize_t n = write(STDERR_FILENO, text, sizeof(text) - 1);
+
+	(void)sig;
+	(void)n;
+}
+
 /* Before any thread is there: threads inherit the mask. */
 static void block_signals(void)
 {
+	const struct sigaction bus = { .sa_handler = on_bus, .sa_flags = SA_RESETHAND };
 	sigset_t set;
 
 	sigemptyset(&set);
@@ -261,6 +277,7 @@ static void block_signals(void)
 	sigaddset(&set, SIGINT);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	signal(SIGPIPE, SIG_IGN);
+	sigaction(SIGBUS, &bus, NULL);
 }
 
 static int add_signals(struct daemon *d)
