@@ -38,6 +38,7 @@ static int check_names(const struct region_dev *dev, const char *options, struct
 static int parse_bell(struct region *r, const char *text)
 {
 	char addr[INET6_ADDRSTRLEN + 8] = "::ffff:", *to = addr + 7;
+	struct in6_addr bytes;
 	const char *port = strrchr(text, ':');
 	size_t len;
 
@@ -54,10 +55,9 @@ static int parse_bell(struct region *r, const char *text)
 		return -EINVAL;
 	memcpy(to, text, len);
 	to[len] = 0;
-	if (inet_pton(AF_INET6, addr, r->udp_addr) != 1)
+	if (inet_pton(AF_INET6, addr, &bytes) != 1)
 		return -EINVAL;
-	for (int i = 0; i < 2; i++)
-		r->udp_addr[i] = le64toh(r->udp_addr[i]);
+	region_words(r->udp_addr, &bytes);
 	return fabric_number(port + 1, 1, 65535, &r->udp_port);
 }
 

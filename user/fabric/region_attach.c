@@ -15,9 +15,9 @@ static struct ism_region_attach *entry(struct region *r, __u64 index)
 
 static int is_my_gid(const struct region *r, const __u64 gid[2])
 {
-	__le64 words[2] = { htole64(gid[0]), htole64(gid[1]) };
+	const struct ism_gid it = region_gid(gid);
 
-	return !memcmp(words, &r->base.info.gid, sizeof(words));
+	return fabric_same_gid(&it, &r->base.info.gid);
 }
 
 /* Both ends name each other: this peer has registered what the other one names. @hint: where it was. */
@@ -81,18 +81,14 @@ int region_query_dmb(struct ism_fabric *f, __u64 token, struct ism_gid *owner, _
 	struct region *r = region_of(f);
 	struct region_dmb_copy d;
 	unsigned int peer;
-	__le64 gid[2];
 	__u64 index;
 	int rc = find_dmb(r, token, &peer, &index, &d);
 
 	if (!rc && len)
 		*len = d.len;
-	if (rc || !owner)
-		return rc;
-	for (int i = 0; i < 2; i++)
-		gid[i] = htole64(r->view[peer].id.gid[i]);
-	memcpy(owner, gid, sizeof(gid));
-	return 0;
+	if (!rc && owner)
+		*owner = region_gid(r->view[peer].id.gid);
+	return rc;
 }
 
 /* ---------------------------------------------------------------- the attach table */
@@ -419,7 +415,7 @@ static void ring(struct region *r, struct region_att *a)
 	r->base.counters.signals++;
 	region_set(r, &region_bell(&r->mem, &r->l, owner, index)->value, ++a->bell);
 	if (owner == r->me) {
-		if (region_hear(r, r->own[index], a->bell))
+		if (region_hear(r->own[index], a->bell))
 			region_more(r);
 		return;
 	}

@@ -206,12 +206,12 @@ static void publish(struct region *r, struct region_own *o, const struct ism_dmb
 	struct ism_region_peer *self = region_self(r);
 	__u64 partner[2];
 
-	memcpy(partner, &p->partner, sizeof(partner));
+	region_words(partner, &p->partner);
 	region_store(&r->mem, &d->peer_gen, ISM_PEER_GEN(r->state));
 	region_store(&r->mem, &d->token, p->token);
 	region_store(&r->mem, &d->partner_token, p->partner_token);
-	region_store(&r->mem, &d->partner[0], le64toh(partner[0]));
-	region_store(&r->mem, &d->partner[1], le64toh(partner[1]));
+	region_store(&r->mem, &d->partner[0], partner[0]);
+	region_store(&r->mem, &d->partner[1], partner[1]);
 	region_store(&r->mem, &d->off, o->off);
 	region_store(&r->mem, &d->len, p->len);
 	region_store(&r->mem, &d->flags, p->vlan | (p->exported ? ISM_REGION_DMB_EXPORTED : 0));
@@ -386,12 +386,11 @@ static int find_orphan(struct region *r, __u64 index, const struct region_dmb_co
 	struct ism_dmb_params p = { .token = d->token,
 				    .len = d->len,
 				    .partner_token = d->partner_token,
+				    .partner = region_gid(d->partner),
 				    .vlan = d->flags & ISM_REGION_DMB_VLAN,
 				    .exported = !!(d->flags & ISM_REGION_DMB_EXPORTED) };
-	__le64 partner[2] = { htole64(d->partner[0]), htole64(d->partner[1]) };
 	struct region_own *o;
 
-	memcpy(&p.partner, partner, sizeof(partner));
 	o = new_own(&p);
 	if (!o || region_alloc_take(&r->alloc, in_arena(r, d->off), d->len)) {
 		free(o);

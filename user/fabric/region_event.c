@@ -34,9 +34,8 @@ static void set_timer(struct region *r, __u64 us)
 static struct sockaddr_in6 address(const __u64 addr[2], __u64 port)
 {
 	struct sockaddr_in6 to = { .sin6_family = AF_INET6, .sin6_port = htons(port) };
-	__le64 words[2] = { htole64(addr[0]), htole64(addr[1]) };
 
-	memcpy(&to.sin6_addr, words, sizeof(words));
+	region_bytes(&to.sin6_addr, addr);
 	return to;
 }
 
@@ -142,9 +141,8 @@ static void drain(struct region *r)
 
 /* ---------------------------------------------------------------- bells */
 
-int region_hear(struct region *r, struct region_own *o, __u64 value)
+int region_hear(struct region_own *o, __u64 value)
 {
-	(void)r;
 	if (o->is_orphan)
 		return 0;
 	if (o->bell_fd < 0)
@@ -186,7 +184,7 @@ static unsigned int take_bells(struct region *r, struct ism_event *ret, unsigned
 			continue;
 		region_expect(&r->mem, b, sizeof(*b));
 		value = region_load(&b->value);
-		if (value == o->bell || !region_hear(r, o, value))
+		if (value == o->bell || !region_hear(o, value))
 			continue;
 		o->bell = value;
 		ret[done++] =
@@ -203,18 +201,10 @@ int region_signal_event(struct ism_fabric *f, const struct ism_gid *gid, __u32 c
 	struct region *r = region_of(f);
 	struct ism_region_link *l;
 	struct ism_region_mail *m;
-	unsigned int to = 0;
+	unsigned int to;
 	__u64 head, tail;
 
-	if (region_query_remote_gid(f, gid))
-		return region_refuse(r, -EHOSTUNREACH);
-	for (__le64 words[2]; to < r->l.peers; to++) {
-		for (int i = 0; i < 2; i++)
-			words[i] = htole64(r->view[to].id.gid[i]);
-		if (region_is_there(r, to) && !memcmp(words, gid, sizeof(words)))
-			break;
-	}
-	if (to == r->l.peers)
+	if (region_find_peer(r, gid, &to))
 		return region_refuse(r, -EHOSTUNREACH);
 	f->counters.signals++;
 	l = region_link(&r->mem, &r->l, r->me, to);
@@ -243,12 +233,11 @@ static struct ism_event take_mail(struct region *r, unsigned int from)
 	struct region_view *v = &r->view[from];
 	struct ism_region_mail *m = region_mail(&r->mem, &r->l, from, r->me, v->tail);
 	struct ism_event e = { .type = ISM_EVENT_CODE };
-	__le64 gid[2] = { htole64(v->id.gid[0]), htole64(v->id.gid[1]) };
 
 	region_expect(&r->mem, m, sizeof(*m));
 	e.code = region_load(&m->code);
 	e.info = region_load(&m->info);
-	memcpy(&e.gid, gid, sizeof(gid));
+	e.gid = region_gid(v->id.gid);
 	return e;
 }
 
@@ -294,7 +283,6 @@ static unsigned int take_news_of(struct region *r, unsigned int peer, struct ism
 				 unsigned int n)
 {
 	struct region_view *v = &r->view[peer];
-	__le64 gid[2] = { htole64(v->id.gid[0]), htole64(v->id.gid[1]) };
 	unsigned int done = 0;
 	__u64 i;
 
@@ -304,10 +292,10 @@ static unsigned int take_news_of(struct region *r, unsigned int peer, struct ism
 		if (!k->state || k->announced == k->state || !k->partner_token)
 			continue;
 		k->announced = k->state;
-		ret[done] = (struct ism_event){ .type = ISM_EVENT_DMB,
-						.token = k->partner_token,
-						.info = k->token };
-		memcpy(&ret[done++].gid, gid, sizeof(gid));
+		ret[done++] = (struct ism_event){ .type = ISM_EVENT_DMB,
+						  .token = k->partner_token,
+						  .info = k->token,
+						  .gid = region_gid(v->id.gid) };
 	}
 	v->has_news = i < v->n_known;
 	return done;

@@ -3,6 +3,7 @@
 #ifndef ISM_FABRIC_REGION_FORMAT_H
 #define ISM_FABRIC_REGION_FORMAT_H
 
+#include <ismredir/fabric.h>
 #include "err.h"
 #include "region_mem.h"
 
@@ -177,6 +178,33 @@ static inline __u64 region_high(const struct region_layout *l, const __le64 *at)
 	__u64 n = region_load(at);
 
 	return n < l->dmbs ? n : l->dmbs;
+}
+
+/** region_bytes() - 16 bytes (a GID, a pnetid, an address) of the two words that they are in a region */
+static inline void region_bytes(void *to, const __u64 words[2])
+{
+	const __le64 raw[2] = { htole64(words[0]), htole64(words[1]) };
+
+	memcpy(to, raw, sizeof(raw));
+}
+
+/** region_words() - the two words of 16 bytes */
+static inline void region_words(__u64 ret[2], const void *from)
+{
+	__le64 raw[2];
+
+	memcpy(raw, from, sizeof(raw));
+	ret[0] = le64toh(raw[0]);
+	ret[1] = le64toh(raw[1]);
+}
+
+/** region_gid() - a GID of its words */
+static inline struct ism_gid region_gid(const __u64 words[2])
+{
+	struct ism_gid gid;
+
+	region_bytes(&gid, words);
+	return gid;
 }
 
 #endif

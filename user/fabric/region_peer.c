@@ -168,13 +168,21 @@ static void write_process(struct region *r, struct ism_region_peer *p, unsigned 
 	region_store(&r->mem, &p->start, r->start);
 }
 
+static void pnetid_words(const struct region *r, __u64 ret[2])
+{
+	char name[16] = {};
+
+	memcpy(name, r->base.info.pnetid, strlen(r->base.info.pnetid));
+	region_words(ret, name);
+}
+
 static void write_pnetid(struct region *r, struct ism_region_peer *p)
 {
-	__u64 words[2] = {};
+	__u64 words[2];
 
-	memcpy(words, r->base.info.pnetid, strlen(r->base.info.pnetid));
-	region_store(&r->mem, &p->pnetid[0], le64toh(words[0]));
-	region_store(&r->mem, &p->pnetid[1], le64toh(words[1]));
+	pnetid_words(r, words);
+	region_store(&r->mem, &p->pnetid[0], words[0]);
+	region_store(&r->mem, &p->pnetid[1], words[1]);
 }
 
 /* Nothing of an earlier generation counts any more: its entries are void from the first store on. */
@@ -188,9 +196,9 @@ static int claim_new(struct region *r, unsigned int slot, __u64 was)
 		rc = change_state(r, slot, was, ISM_PEER_STATE(gen, ISM_PEER_CLAIMED));
 	if (rc)
 		return rc;
-	memcpy(gid, &r->base.info.gid, sizeof(gid));
+	region_words(gid, &r->base.info.gid);
 	for (int i = 0; i < 2; i++) {
-		region_store(&r->mem, &p->gid[i], le64toh(gid[i]));
+		region_store(&r->mem, &p->gid[i], gid[i]);
 		region_store(&r->mem, &p->host[i], r->host[i]);
 	}
 	write_process(r, p, slot);
@@ -209,9 +217,8 @@ static int claim_new(struct region *r, unsigned int slot, __u64 was)
 static int take_over(struct region *r, unsigned int slot, const struct region_peer_copy *p)
 {
 	struct ism_region_peer *at = region_peer(&r->mem, &r->l, slot);
-	__u64 gid[2] = { htole64(p->gid[0]), htole64(p->gid[1]) };
 
-	memcpy(&r->base.info.gid, gid, sizeof(gid));
+	r->base.info.gid = region_gid(p->gid);
 	r->state = p->state;
 	r->me = slot;
 	write_process(r, at, slot);
@@ -221,14 +228,13 @@ static int take_over(struct region *r, unsigned int slot, const struct region_pe
 
 static int is_mine(const struct region *r, const struct region_peer_copy *p)
 {
-	__u64 words[2] = {};
+	__u64 net[2];
 
-	memcpy(words, r->base.info.pnetid, strlen(r->base.info.pnetid));
+	pnetid_words(r, net);
 	if (r->dev.is_sole && p->number != (__u64)r->dev.number + 1)
 		return 0;
 	return ISM_PEER_WHAT(p->state) == ISM_PEER_LIVE && p->host[0] == r->host[0] &&
-	       p->host[1] == r->host[1] && p->pnetid[0] == le64toh(words[0]) &&
-	       p->pnetid[1] == le64toh(words[1]);
+	       p->host[1] == r->host[1] && p->pnetid[0] == net[0] && p->pnetid[1] == net[1];
 }
 
 static __u64 lease_of(__u64 lease)
@@ -496,22 +502,30 @@ int region_counts(const struct region *r, unsigned int peer, __u64 state)
 	return ISM_PEER_WHAT(state) == ISM_PEER_LIVE && r->view[peer].gone != state;
 }
 
-int region_query_remote_gid(struct ism_fabric *f, const struct ism_gid *gid)
+int region_find_peer(struct region *r, const struct ism_gid *gid, unsigned int *ret)
 {
-	struct region *r = region_of(f);
 	const struct region_peer_copy *me;
 
 	region_sync(r);
 	me = &r->view[r->me].id;
 	for (unsigned int i = 0; i < r->l.peers; i++) {
 		const struct region_peer_copy *p = &r->view[i].id;
-		__le64 words[2] = { htole64(p->gid[0]), htole64(p->gid[1]) };
+		const struct ism_gid it = region_gid(p->gid);
 
-		if (region_is_there(r, i) && !memcmp(words, gid, sizeof(words)) &&
-		    p->pnetid[0] == me->pnetid[0] && p->pnetid[1] == me->pnetid[1])
+		if (region_is_there(r, i) && fabric_same_gid(&it, gid) &&
+		    p->pnetid[0] == me->pnetid[0] && p->pnetid[1] == me->pnetid[1]) {
+			*ret = i;
 			return 0;
+		}
 	}
 	return -EHOSTUNREACH;
+}
+
+int region_query_remote_gid(struct ism_fabric *f, const struct ism_gid *gid)
+{
+	unsigned int peer;
+
+	return region_find_peer(region_of(f), gid, &peer);
 }
 
 static enum ism_peer_life life_of(const struct region *r, unsigned int peer)
@@ -532,8 +546,6 @@ int region_peers(struct ism_fabric *f, struct ism_peer_info *ret, unsigned int n
 	for (unsigned int i = 0; i < r->l.peers && found < n; i++) {
 		const struct region_view *v = &r->view[i];
 		struct ism_peer_info *p = &ret[found];
-		__le64 gid[2] = { htole64(v->id.gid[0]), htole64(v->id.gid[1]) };
-		__le64 net[2] = { htole64(v->id.pnetid[0]), htole64(v->id.pnetid[1]) };
 
 		if (ISM_PEER_WHAT(v->id.state) != ISM_PEER_LIVE)
 			continue;
@@ -541,8 +553,8 @@ int region_peers(struct ism_fabric *f, struct ism_peer_info *ret, unsigned int n
 		p->life = life_of(r, i);
 		p->lease_ms = lease_of(v->id.lease);
 		p->age_ms = region_now_ms() - v->beat_ms;
-		memcpy(&p->gid, gid, sizeof(gid));
-		memcpy(p->pnetid, net, sizeof(net));
+		p->gid = region_gid(v->id.gid);
+		region_bytes(p->pnetid, v->id.pnetid);
 		found++;
 	}
 	return found;

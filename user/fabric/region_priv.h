@@ -199,6 +199,9 @@ void region_leave(struct region *r, int keep);
 /** region_sync() - look at all peers, and at the directories that changed */
 void region_sync(struct region *r);
 
+/** region_find_peer() - who has this GID, is there, and has our pnetid; looks at all peers. -EHOSTUNREACH */
+int region_find_peer(struct region *r, const struct ism_gid *gid, unsigned int *ret);
+
 /** region_is_there() - has that peer a slot, and not lost its lease? */
 int region_is_there(const struct region *r, unsigned int peer);
 
@@ -257,6 +260,6 @@ void region_more(struct region *r);
 void region_knock(struct region *r, unsigned int peer);
 
 /** region_hear() - a bell of an own DMB has a new value; 1: it is for read_events() */
-int region_hear(struct region *r, struct region_own *o, __u64 value);
+int region_hear(struct region_own *o, __u64 value);
 
 #endif
