@@ -288,6 +288,10 @@ class Guest:
         return text
 
 
+def end_by(number, _frame):
+    sys.exit(128 + number)
+
+
 class Lab:
     """What guests share: a kernel, a directory, an end."""
 
@@ -298,16 +302,23 @@ class Lab:
         self.guests = []
         self.servers = []
         self.files = []
+        self.before = {}  # handlers of signals
         self.env = {"B": self.build, "PATH": f"{self.build}:/usr/sbin:/usr/bin:/sbin:/bin",
                     "HOME": "/root"}
         os.makedirs(self.build + "/vm", exist_ok=True)
         self.kernel, self.initramfs, self.modules = kernel.prepare(self.build + "/vm")
 
     def __enter__(self):
+        """SIGTERM ends the caller as an exception does, so files and guests go with it."""
+        self.before = {s: signal.signal(s, end_by) for s in (signal.SIGTERM, signal.SIGHUP)}
         return self
 
     def __exit__(self, *exc):
+        for s in self.before:
+            signal.signal(s, signal.SIG_IGN)
         self.close()
+        for s, handler in self.before.items():
+            signal.signal(s, handler)
 
     def memory(self, name, size):
         """A file of memory that guests can share; gone with the lab."""
