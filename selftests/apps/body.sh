@@ -24,6 +24,23 @@ report()
 	esac
 }
 
+# run_matching PATTERN [ARGS...] - run_test, with these arguments, for each of TESTS whose name matches
+run_matching()
+{
+	local name
+
+	for name in "${TESTS[@]}"; do
+		[[ $name =~ $1 ]] && run_test "$name" "${@:2}"
+	done
+}
+
+# summary - the line of counts; its status says whether all is well
+summary()
+{
+	echo "$passed passed, $failed failed$([ $skipped = 0 ] || echo ", $skipped skipped")"
+	[ $failed = 0 ]
+}
+
 # blob NAME SIZE - a file of random bytes, made once per run; prints its path
 blob()
 {

@@ -174,7 +174,7 @@ prepare()
 
 main()
 {
-	local name pattern=.
+	local pattern=.
 
 	while getopts lk:h option; do
 		case $option in
@@ -186,11 +186,8 @@ main()
 	done
 	prepare
 	look
-	for name in "${TESTS[@]}"; do
-		[[ $name =~ $pattern ]] && run_test "$name"
-	done
-	echo "$passed passed, $failed failed$([ $skipped = 0 ] || echo ", $skipped skipped")"
-	[ $failed = 0 ]
+	run_matching "$pattern"
+	summary
 }
 
 main "$@"

@@ -91,7 +91,7 @@ run_test()
 
 main()
 {
-	local name pattern=. times=1
+	local pattern=. times=1
 
 	while getopts lk:n:h option; do
 		case $option in
@@ -104,12 +104,9 @@ main()
 	done
 	prepare
 	for _ in $(seq "$times"); do
-		for name in "${TESTS[@]}"; do
-			[[ $name =~ $pattern ]] && run_test "$name"
-		done
+		run_matching "$pattern"
 	done
-	echo "$passed passed, $failed failed$([ $skipped = 0 ] || echo ", $skipped skipped")"
-	[ $failed = 0 ]
+	summary
 }
 
 main "$@"

@@ -565,16 +565,9 @@ static void bury(void)
 	check_all("buried");
 }
 
-static void afterwards(enum aftermath how, int slot)
+/* Who is left gives up all that it has; all of the memory is free then. */
+static void wind_up(void)
 {
-	for (int i = 0; i < BOX_PEERS; i++)
-		life[i] = i == 1 ? REGION_ALIVE : REGION_SILENT;
-	check_all("dead");
-	go_on("next to the dead");
-	if (how == NEVER)
-		bury();
-	else
-		come_back(slot, how == OTHER_BOOT);
 	for (int i = 0; i < 2; i++)
 		if (side[i].f)
 			give_up_all(&side[i]);
@@ -588,6 +581,19 @@ static void afterwards(enum aftermath how, int slot)
 			ism_fabric_close(side[i].f);
 		side[i].f = NULL;
 	}
+}
+
+static void afterwards(enum aftermath how, int slot)
+{
+	for (int i = 0; i < BOX_PEERS; i++)
+		life[i] = i == 1 ? REGION_ALIVE : REGION_SILENT;
+	check_all("dead");
+	go_on("next to the dead");
+	if (how == NEVER)
+		bury();
+	else
+		come_back(slot, how == OTHER_BOOT);
+	wind_up();
 }
 
 /* ---------------------------------------------------------------- running it */
@@ -679,16 +685,7 @@ static __u64 interleavings(unsigned int first, unsigned int seeds)
 			for (int i = 0; i < BOX_PEERS; i++)
 				life[i] = REGION_ALIVE;
 			check_all("after stepping in");
-			for (int i = 0; i < 2; i++)
-				if (side[i].f)
-					give_up_all(&side[i]);
-			box_later(REGION_ORPHAN_MS + 1000);
-			settle();
-			for (int i = 0; i < 2; i++)
-				if (side[i].f) {
-					take_all(&side[i], "the end");
-					ism_fabric_close(side[i].f);
-				}
+			wind_up();
 		}
 	return n;
 }

@@ -233,7 +233,7 @@ prepare()
 
 main()
 {
-	local name pattern=. mode=
+	local pattern=. mode=
 
 	while getopts lam:k:h option; do
 		case $option in
@@ -246,11 +246,8 @@ main()
 		esac
 	done
 	prepare
-	for name in "${TESTS[@]}"; do
-		[[ $name =~ $pattern ]] && run_test "$name" "$mode"
-	done
-	echo "$passed passed, $failed failed$([ $skipped = 0 ] || echo ", $skipped skipped")"
-	[ $failed = 0 ]
+	run_matching "$pattern" "$mode"
+	summary
 }
 
 main "$@"

@@ -6,6 +6,7 @@
 """
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -36,16 +37,26 @@ def starter(plane):
     return f"export ISMREDIR_AFTER=1,1; {IN}exec " + ("ismredir run -- " if plane == "direct" else "")
 
 
+@contextlib.contextmanager
+def serving(a, by, port, command, stop=None):
+    """A server listens there meanwhile; the command @stop ends it, else SIGKILL."""
+    server = a.start(f"{by}{command}")
+    try:
+        a.within(f"ss -Hltn sport = :{port} | grep -q .")
+        yield
+    finally:
+        if stop:
+            a.ok(f"{stop}; :")
+        else:
+            server.kill()
+        server.wait()
+
+
 def netload(a, b, plane, port, work):
     """The client's line of figures."""
     by = starter(plane)
-    server = a.start(f"{by}{NETLOAD} server {SERVER}:{port}")
-    a.within(f"ss -Hltn sport = :{port} | grep -q .")
-    try:
+    with serving(a, by, port, f"{NETLOAD} server {SERVER}:{port}"):
         text = b.ok(f"{by}{NETLOAD} client {SERVER}:{port} {work} --warm-ms {WARM_MS} --ms {MS}")
-    finally:
-        server.kill()
-        server.wait()
     return json.loads(text.strip().splitlines()[-1])
 
 
@@ -64,13 +75,10 @@ def stream(size):
 def redis(options):
     def measure(a, b, plane, port):
         by = starter(plane)
-        server = a.start(f"{by}redis-server --bind {SERVER} --port {port} --save '' --protected-mode no")
-        a.within(f"ss -Hltn sport = :{port} | grep -q .")
-        try:
+        with serving(a, by, port,
+                     f"redis-server --bind {SERVER} --port {port} --save '' --protected-mode no",
+                     f"redis-cli -h {SERVER} -p {port} shutdown nosave"):
             text = b.ok(f"{by}redis-benchmark -h {SERVER} -p {port} {options} -t get --csv")
-        finally:
-            a.ok(f"redis-cli -h {SERVER} -p {port} shutdown nosave; :")
-            server.wait()
         return float(re.search(r'"GET","([0-9.]+)"', text).group(1))
     return measure
 
