@@ -99,7 +99,14 @@ static __always_inline int ism_both_direct(const struct ism_conn *c)
 	return c->caps & c->peer_caps & ISM_CAP_DIRECT;
 }
 
-#define ISM_CAPS_MOVE (ISM_CAP_DIRECT | ISM_CAP_RELAY)
+/*
+ * Can bytes take another way to a partner in another kernel? Not from a program to a relay where no relay is at
+ * the program's end, too: who is killed there could not be kept from ending before its bytes. (relay_hold.h)
+ */
+static __always_inline int ism_caps_agree(__u8 caps, __u8 peer_caps)
+{
+	return caps & peer_caps & (ISM_CAP_DIRECT | ISM_CAP_RELAY);
+}
 
 /*
  * Who moves the bytes at this end when the partner is of another kernel: enum ism_plane. By what both
@@ -107,11 +114,9 @@ static __always_inline int ism_both_direct(const struct ism_conn *c)
  */
 static __always_inline int ism_remote_plane(const struct ism_conn *c)
 {
-	if (!(c->peer_caps & ISM_CAPS_MOVE))
+	if (!ism_caps_agree(c->caps, c->peer_caps))
 		return ISM_PLANE_TCP;
-	if (c->caps & ISM_CAP_DIRECT)
-		return ISM_PLANE_DIRECT;
-	return c->caps & ISM_CAP_RELAY ? ISM_PLANE_RELAY : ISM_PLANE_TCP;
+	return c->caps & ISM_CAP_DIRECT ? ISM_PLANE_DIRECT : ISM_PLANE_RELAY;
 }
 
 /* This end's process reads and writes rings, or may. */

@@ -367,7 +367,7 @@ static __always_inline __u8 remote_caps(const struct ism_ctl *c, __u8 caps, __u3
 {
 	__u8 ret = caps & ISM_CAP_DIRECT && may_direct(c, uid) ? ISM_CAP_DIRECT : 0;
 
-	if (c->relay && plane != ISM_PLANE_DIRECT)
+	if (c->relay && (ret || plane != ISM_PLANE_DIRECT))
 		ret |= ISM_CAP_RELAY;
 	return ret;
 }
@@ -764,7 +764,7 @@ decide:
 	if (a)
 		return 0;
 	o->caps = remote_caps(c, ism_listener_caps(l), l->uid, o->plane);
-	return o->caps && opt->caps & ISM_CAPS_MOVE ? 0 : ISM_R_NO_PLANE;
+	return ism_caps_agree(o->caps, opt->caps) ? 0 : ISM_R_NO_PLANE;
 }
 
 /* The offer on the SYN that a SYN-ACK replies to; 0, or why there is none that counts. */

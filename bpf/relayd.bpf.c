@@ -82,14 +82,17 @@ static __always_inline struct ism_relay *slot_of(const struct ism_relay_sk *own)
 	return r && r->token == own->token && !own->dummy ? r : 0;
 }
 
-/*
- * Payload or FIN, but no reset, and not what was there before the last redirect: must it come behind the
- * bytes in the relay?
- */
-static __always_inline int is_behind(struct __sk_buff *skb, const struct ism_relay *r)
+struct segment {
+	__u32 flags;
+	__u32 len; /* payload */
+	__u32 seq;
+};
+
+/* 0: not one of TCP. */
+static __always_inline int read_segment(struct __sk_buff *skb, struct segment *ret)
 {
-	__u32 at, flags, head, end;
 	__u8 ip[40] = {}, tcp[14] = {};
+	__u32 at, head;
 
 	if (skb->protocol == bpf_htons(0x0800)) {
 		if (bpf_skb_load_bytes(skb, 0, ip, 20))
@@ -102,15 +105,47 @@ static __always_inline int is_behind(struct __sk_buff *skb, const struct ism_rel
 	}
 	if (bpf_skb_load_bytes(skb, at, tcp, sizeof(tcp)))
 		return 0;
-	flags = tcp[13];
-	if (flags & ISM_TCP_RST)
-		return 0;
 	head = at + (tcp[12] >> 4) * 4;
-	if (!(flags & ISM_TCP_FIN) && skb->len <= head)
+	ret->flags = tcp[13];
+	ret->len = skb->len > head ? skb->len - head : 0;
+	ret->seq = (__u32)tcp[4] << 24 | tcp[5] << 16 | tcp[6] << 8 | tcp[7];
+	return 1;
+}
+
+/*
+ * Payload or FIN, but no reset, and not what was there before the last redirect: must it come behind the
+ * bytes in the relay?
+ */
+static __always_inline int is_behind(const struct segment *s, const struct ism_relay *r)
+{
+	__u32 fin = !!(s->flags & ISM_TCP_FIN);
+
+	if (s->flags & ISM_TCP_RST || !(fin + s->len))
 		return 0;
-	end = (__u32)tcp[4] << 24 | tcp[5] << 16 | tcp[6] << 8 | tcp[7];
-	end += skb->len - head + !!(flags & ISM_TCP_FIN);
-	return (__s32)(end - r->after) > 0;
+	return (__s32)(s->seq + s->len + fin - r->after) > 0;
+}
+
+/*
+ * A direct end puts its own bytes in order, and its end behind them; but not when it is killed, or closed by
+ * others. Then ismredird sees when the FIN may go: user/daemon/relay_hold.h.
+ */
+static __always_inline int holds_fin(const struct segment *s, const struct ism_relay *r)
+{
+	return (s->flags & (ISM_TCP_FIN | ISM_TCP_RST)) == ISM_TCP_FIN && !r->fin_ok;
+}
+
+static __always_inline void tell_held(const struct ism_relay *r)
+{
+	struct ism_relay_ask ask = { .token = r->token };
+
+	bpf_ringbuf_output(&relay_asks, &ask, sizeof(ask), 0);
+}
+
+/* Does the state of the slot hold back anything at all? */
+static __always_inline int is_holding(const struct ism_relay *r)
+{
+	return r->redirected != r->delivered || r->state == ISM_RELAY_BROKEN ||
+	       r->state == ISM_RELAY_DIRECT;
 }
 
 SEC("cgroup_skb/egress")
@@ -118,7 +153,9 @@ int ism_hold(struct __sk_buff *skb)
 {
 	struct bpf_sock *sk = skb->sk;
 	struct ism_relay_sk *own;
+	struct segment seg = {};
 	struct ism_relay *r;
+	int direct;
 
 	sk = sk ? bpf_sk_fullsock(sk) : 0;
 	if (!sk || sk->protocol != ISM_IPPROTO_TCP)
@@ -127,10 +164,14 @@ int ism_hold(struct __sk_buff *skb)
 	if (!own)
 		return 1;
 	r = slot_of(own);
-	if (!r || (r->redirected == r->delivered && r->state != ISM_RELAY_BROKEN) ||
-	    !is_behind(skb, r))
+	if (!r || !is_holding(r) || !read_segment(skb, &seg))
+		return 1;
+	direct = r->state == ISM_RELAY_DIRECT;
+	if (!(direct ? holds_fin(&seg, r) : is_behind(&seg, r)))
 		return 1;
 	__sync_fetch_and_add(&r->held, 1);
+	if (direct)
+		tell_held(r);
 	return 0;
 }
 

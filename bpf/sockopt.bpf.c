@@ -205,6 +205,23 @@ static __always_inline int report(struct bpf_sockopt *opt, struct bpf_sock *sk)
 	return 0;
 }
 
+/* Its process has seen that a relay has all that it put into the ring. */
+static __always_inline int let_fin(struct bpf_sock *sk)
+{
+	struct ism_relay_sk *own = bpf_sk_storage_get(&sk_relay, sk, 0, 0);
+	struct ism_relay *r;
+	__u32 slot;
+
+	if (!own || own->dummy)
+		return -ISM_ENOENT;
+	slot = own->slot;
+	r = bpf_map_lookup_elem(&relays, &slot);
+	if (!r || r->token != own->token || !r->owner)
+		return -ISM_ENOENT;
+	r->fin_ok = 1;
+	return 0;
+}
+
 /* 1: not ours, let the kernel refuse it; 0: done; else negative errno. */
 static __always_inline int own_option(struct bpf_sockopt *opt, struct bpf_sock *sk)
 {
@@ -214,6 +231,8 @@ static __always_inline int own_option(struct bpf_sockopt *opt, struct bpf_sock *
 		return set_caps(opt, sk);
 	if (opt->optname == ISM_SO_CAPS_PROCESS)
 		return set_process(opt);
+	if (opt->optname == ISM_SO_FIN)
+		return let_fin(sk);
 	return opt->optname == ISM_SO_REPORT ? report(opt, sk) : 1;
 }
 

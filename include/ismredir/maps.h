@@ -25,7 +25,7 @@
 #include <linux/types.h>
 
 #define ISM_PIN_DIR	"/sys/fs/bpf/ismredir"
-#define ISM_MAPS_FORMAT 4 /* bumped when a layout below changes: --replace refuses another one */
+#define ISM_MAPS_FORMAT 5 /* bumped when a layout below changes: --replace refuses another one */
 
 /* Who moves the bytes. */
 enum ism_plane {

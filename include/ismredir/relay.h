@@ -3,9 +3,10 @@
  * What the BPF programs and the relay of ismredird tell each other about a relayed connection end:
  * values of the maps of the plane relay. docs/cross-kernel.rst, "The relay".
  *
- *   relays      array, mmapable  slot                  -> struct ism_relay     one per relayed end
- *   sk_relay    sk_storage       socket                -> struct ism_relay_sk  relayed sockets and dummies
- *   relay_asks  ringbuf          struct ism_relay_ask                          ends worth relaying
+ *   relays      array, mmapable  slot                  -> struct ism_relay     one per relayed end, and
+ *                                                                               per direct end at a relay
+ *   sk_relay    sk_storage       socket                -> struct ism_relay_sk  their sockets, and dummies
+ *   relay_asks  ringbuf          struct ism_relay_ask                          ends worth relaying; FINs held
  *
  * Byte counts only grow. Each word has one writer, and is loaded and stored as a whole.
  */
@@ -26,10 +27,15 @@ enum ism_relay_state {
 	ISM_RELAY_OPEN = 2, /* the partner reads its ring: redirect */
 	ISM_RELAY_BROKEN =
 		3, /* bytes are lost: nothing more may leave by TCP, the end is to be reset */
+	ISM_RELAY_DIRECT =
+		4, /* the end is direct: its FIN is held until @fin_ok, and nothing else */
 };
 
 /**
- * struct ism_relay - a slot
+ * struct ism_relay - a slot: of an end that is relayed, or of a direct one whose partner is a relay (@owner)
+ *
+ * Of the latter only @token, @state, @owner and @beat count, @fin_ok and @held, @kick, and the third line as of
+ * ism_relay_look.
  *
  * First line, written by the verdict on what the application sends:
  * @redirected: bytes given to the relay
@@ -37,6 +43,7 @@ enum ism_relay_state {
  * @after: write_seq at the last redirect: TCP bytes before it are to be read first
  * @held: segments that were not let out, because @delivered was behind
  * @turns: how often the stream went from the relay to TCP
+ * @fin_ok: of a direct end: its process has said that the FIN may go (ISM_SO_FIN)
  *
  * Second line, written by ismredird:
  * @token: of the end
@@ -50,6 +57,7 @@ enum ism_relay_state {
  * @bound: the same, but for the time until TCP may be used
  * @after_in: ISM_RELAY_AFTER | TCP sequence number up to which the application has to have read before
  *            bytes are given to it; 0 for none
+ * @owner: of a direct end, process id of the guard (and so the ismredird) that looks after it; else 0
  *
  * Third line, written by the verdict on what the dummy sends, and by ism_relay_look:
  * @pushed: bytes given to the application
@@ -66,6 +74,7 @@ enum ism_relay_state {
  * Fourth line:
  * @look: ismredird wants the third line brought up to date; cleared by ism_relay_look
  * @kick: ismredird wants what was held to be sent now; cleared by ism_relay_kick
+ * @beat: of a direct end: changes while its owner is at work without an ismredird
  */
 struct ism_relay {
 	__u64 redirected;
@@ -73,7 +82,8 @@ struct ism_relay {
 	__u32 after;
 	__u32 held;
 	__u32 turns;
-	__u64 pad0[5];
+	__u32 fin_ok;
+	__u32 pad0[9];
 
 	__u64 token;
 	__u64 dummy;
@@ -84,7 +94,7 @@ struct ism_relay {
 	__u32 state;
 	__u32 window;
 	__u32 bound;
-	__u32 pad1;
+	__u32 owner;
 
 	__u64 pushed;
 	__u32 push_msgs;
@@ -101,7 +111,8 @@ struct ism_relay {
 
 	__u32 look;
 	__u32 kick;
-	__u64 pad4[7];
+	__u32 beat;
+	__u32 pad4[13];
 };
 
 #define ISM_RELAY_AFTER (1ULL << 32)
@@ -121,7 +132,7 @@ struct ism_relay_sk {
 	__u32 dummy;
 };
 
-/** struct ism_relay_ask - an end has been used for a while */
+/** struct ism_relay_ask - an end has been used for a while; or the FIN of a direct one was held */
 struct ism_relay_ask {
 	__u64 token;
 };

@@ -33,6 +33,12 @@ enum {
 	 * processes say it: so say it again now and then.
 	 */
 	ISM_SO_CAPS_PROCESS = 4,
+	/*
+	 * set, __u32 (anything): nothing is in the ring of this direct end, and nothing will be. Where its partner
+	 * is a relay in another kernel the FIN is held until then, or until ismredird has seen the same. ENOENT:
+	 * it is not held.
+	 */
+	ISM_SO_FIN = 5,
 };
 
 enum ism_sock_info_flags {

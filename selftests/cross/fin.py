@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 """Transfers whose last bytes are followed by the end at once.
 
-fin.py listen ADDR PORT | connect ADDR PORT N [killed]
+fin.py listen|connect ADDR PORT send|receive N [killed] [slow] [daemon PID]
 
-The end is close(), or the writer's own SIGKILL.
-
-Some exchanges first, so that a relay takes the connection. The reader counts; 0xffffffff ends it.
+The end is close(), or with killed the writer's own SIGKILL. Some exchanges first, so that the rings are used. The
+reader compares every byte with what the first 4 bytes promise; with slow it does not begin at once. With daemon
+the writer kills that process first.
 """
 
 import os
@@ -17,6 +17,9 @@ import time
 
 EXCHANGES = 60
 SIZES = [1, 100, 5000, 60000, 300000, 900000]
+# More than the queue of a reader that stands still takes, so that the rest stays in the ring; or not.
+SLOW_SIZES = [5000, 300000, 420000, 600000]
+SLOW = 0.7
 
 
 def take(sock, n):
@@ -29,30 +32,11 @@ def take(sock, n):
     return data
 
 
-def listen(addr, port):
-    server = socket.create_server((addr, port))
-    count = bad = 0
-    while True:
-        sock, _ = server.accept()
-        sock.settimeout(30)
-        want = int.from_bytes(take(sock, 4), "big")
-        if want == 0xFFFFFFFF:
-            break
-        for _ in range(EXCHANGES):
-            sock.sendall(take(sock, 100))
-        got = 0
-        while more := sock.recv(65536):
-            got += len(more)
-        count += 1
-        if got != want:
-            bad += 1
-            print("truncated: %d of %d" % (got, want))
-        sock.close()
-    print("transfers %d bad %d" % (count, bad), flush=True)
+def content(want):
+    return random.Random(want).randbytes(want)
 
 
-def transfer(addr, port, want, pause):
-    sock = socket.create_connection((addr, port), 30)
+def send(sock, want, pause):
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.sendall(want.to_bytes(4, "big"))
     for _ in range(EXCHANGES):
@@ -60,34 +44,54 @@ def transfer(addr, port, want, pause):
         take(sock, 100)
         time.sleep(0.005)
     time.sleep(pause)
-    sock.sendall(os.urandom(want))
-    return sock
+    sock.sendall(content(want))
 
 
-def transfer_and_die(*args):
-    pid = os.fork()
-    if pid:
-        os.waitpid(pid, 0)
-        return
-    held = transfer(*args)
-    os.kill(os.getpid(), signal.SIGKILL)
-    held.close()
+def receive(sock, slow):
+    want = int.from_bytes(take(sock, 4), "big")
+    for _ in range(EXCHANGES):
+        sock.sendall(take(sock, 100))
+    if slow:
+        time.sleep(SLOW)
+    got = b""
+    while more := sock.recv(65536):
+        got += more
+    if got != content(want):
+        print("truncated: %d of %d" % (len(got), want), flush=True)
+        return 1
+    return 0
 
 
-def connect(addr, port, n, killed):
+def main():
+    role, addr, port, way, n = sys.argv[1:6]
+    killed, slow = "killed" in sys.argv, "slow" in sys.argv
+    server = socket.create_server((addr, int(port))) if role == "listen" else None
     random.seed(1)
-    for k in range(n):
-        args = (addr, port, random.choice(SIZES), 0.25 * (k % 2))
-        if killed:
-            transfer_and_die(*args)
+    bad = 0
+
+    def opened():
+        sock = server.accept()[0] if server else socket.create_connection((addr, int(port)), 30)
+        sock.settimeout(30)
+        return sock
+
+    for k in range(int(n)):
+        want = random.choice(SLOW_SIZES if slow else SIZES)
+        pid = os.fork() if killed and way == "send" else 0
+        if pid:
+            os.waitpid(pid, 0)
+            continue
+        sock = opened()
+        if way == "receive":
+            bad += receive(sock, slow)
         else:
-            transfer(*args).close()
-    sock = socket.create_connection((addr, port), 30)
-    sock.sendall(b"\xff" * 4)
-    sock.close()
+            send(sock, want, 0.25 * (k % 2))
+        if killed and way == "send":
+            if "daemon" in sys.argv:
+                os.kill(int(sys.argv[-1]), signal.SIGKILL)
+            os.kill(os.getpid(), signal.SIGKILL)
+        sock.close()
+    if way == "receive":
+        print("transfers %s bad %d" % (n, bad), flush=True)
 
 
-if sys.argv[1] == "listen":
-    listen(sys.argv[2], int(sys.argv[3]))
-else:
-    connect(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), len(sys.argv) > 5)
+main()

@@ -86,26 +86,37 @@ test_mixed_streams_b()
 	mixed_streams b
 }
 
-# ends_at_once [killed] - the last bytes of a and its end at once: all of them are read on b
+# ends_at_once HOST [killed] [slow] - the last bytes of that host's program and its end at once: the other one's reads
+# all of them
 ends_at_once()
 {
-	on b serve fin "$PORT" "$PYTHON" "$CROSS/fin.py" listen "$HOST_B" "$PORT" || die "fin.py does not start"
-	on a inbox "$PYTHON" "$CROSS/fin.py" connect "$HOST_B" "$PORT" 16 "$@" || die "fin.py"
-	within 10 grep -q '^transfers 16 bad 0$' "$TOP/$NAME/b/fin.log" || die "truncated: $(cat "$TOP/$NAME/b/fin.log")"
+	local n=16 listens=receive connects=send log=b
+
+	[ "$1" = a ] || { listens=send connects=receive log=a; }
+	shift
+	on b serve fin "$PORT" "$PYTHON" "$CROSS/fin.py" listen "$HOST_B" "$PORT" $listens $n "$@" ||
+		die "fin.py does not start"
+	on a inbox "$PYTHON" "$CROSS/fin.py" connect "$HOST_B" "$PORT" $connects $n "$@" >"$TOP/$NAME/a/fin.log" 2>&1 ||
+		die "fin.py: $(tail -n 3 "$TOP/$NAME"/?/fin.log)"
+	within 10 grep -q "^transfers $n bad 0\$" "$TOP/$NAME/$log/fin.log" ||
+		die "truncated: $(cat "$TOP/$NAME/$log/fin.log")"
 }
+
 
 test_mixed_fin_a()
 {
 	mixed_up a
-	ends_at_once
+	ends_at_once a
 	[ "$(direct_bytes a)" -gt 100000 ] || die "only $(direct_bytes a) bytes by the program itself"
+	# Programs that end in order say so, and wait for no daemon.
+	! grep 'is let go' "$TOP/$NAME/a/ismredird.log" || die "a FIN was held that need not be"
 	both_down
 }
 
 test_mixed_fin_b()
 {
 	mixed_up b
-	ends_at_once
+	ends_at_once a
 	[ "$(relayed a)" -gt 100000 ] || die "only $(relayed a) bytes by the relay"
 	both_down
 }
@@ -114,8 +125,105 @@ test_mixed_fin_b()
 test_mixed_fin_killed_b()
 {
 	mixed_up b
-	ends_at_once killed
+	ends_at_once a killed
 	[ "$(relayed a)" -gt 100000 ] || die "only $(relayed a) bytes by the relay"
+	both_down
+}
+
+# killed_writer HOST [slow] - the same of one with the library there: its FIN waits for the remote relay
+killed_writer()
+{
+	mixed_up "$1"
+	ends_at_once "$1" killed "${@:2}"
+	[ "$(direct_bytes "$1")" -gt 100000 ] || die "only $(direct_bytes "$1") bytes by the program itself"
+	! grep -h 'is reset' "$TOP/$NAME"/?/ismredird.log || die "a connection was reset"
+	grep -q 'is let go' "$TOP/$NAME/$1/ismredird.log" || die "no FIN was held: nothing was tested"
+	both_down
+}
+
+test_mixed_killed_writer_a()
+{
+	killed_writer a
+}
+
+test_mixed_killed_writer_b()
+{
+	killed_writer b
+}
+
+test_mixed_killed_writer_slow_a()
+{
+	killed_writer a slow
+}
+
+test_mixed_killed_writer_slow_b()
+{
+	killed_writer b slow
+}
+
+# The daemon of the writer is killed, and then the writer behind its last send(): the guard sees to its end.
+test_mixed_killed_writer_alone()
+{
+	mixed_up a
+	on b serve fin "$PORT" "$PYTHON" "$CROSS/fin.py" listen "$HOST_B" "$PORT" receive 1 slow ||
+		die "fin.py does not start"
+	on a
+	start fin "$PYTHON" "$CROSS/fin.py" connect "$HOST_B" "$PORT" send 1 killed daemon "$DAEMON_PID"
+	within 20 grep -q '^transfers 1 bad 0$' "$TOP/$NAME/b/fin.log" ||
+		die "truncated, or hangs: $(cat "$TOP/$NAME"/?/fin.log)"
+	within 5 gone "$DAEMON_PID" || die "the daemon was not killed"
+	rm -f "$DIR/ismredird.log"
+	daemon_up --relay
+	within 5 announced || die "a: the next daemon does not begin"
+	both_down
+}
+
+# Another daemon has come in between, which knows the rings by the programs.
+test_mixed_killed_writer_resumed()
+{
+	mixed_up a
+	exchange 60 epoll epoll
+	within 5 mixed a || die "not mixed: $(ends)"
+	on a
+	kill -KILL "$DAEMON_PID"
+	within 5 gone "$DAEMON_PID" || die "ismredird survives SIGKILL"
+	rm -f "$DIR/ismredird.log"
+	daemon_up --relay
+	within 5 at_work || die "the next relay does not begin"
+	within 10 resumed || die "the rings do not come back: $(ism dmbs)"
+	kill -KILL "$CLIENT"
+	within 10 gone "$SERVER" || die "the survivor hangs"
+	exact b || die "the survivor: $(tail -n 2 "$TOP/$NAME/b/transfer.log")"
+	both_down
+}
+
+resumed()
+{
+	ism -j dmbs | grep -q resumed
+}
+
+# The remote relay is killed with bytes of the program in it: what follows the hole is not read.
+test_mixed_relay_killed()
+{
+	local n
+
+	mixed_up a
+	for n in 1 2 3; do
+		exchange 5 epoll epoll
+		within 5 mixed a || die "$n: not mixed: $(ends)"
+		on b
+		kill -KILL "$DAEMON_PID"
+		within 5 gone "$DAEMON_PID" || die "ismredird survives SIGKILL"
+		within 20 ends_told || die "$n: $(tail -qn 1 "$TOP/$NAME"/?/transfer.log)"
+		on b
+		rm -f "$DIR/ismredird.log"
+		daemon_up --relay
+		within 5 at_work || die "the next relay does not begin"
+		within 5 announced || die "b: its load does not know the fabric"
+		stop_programs
+		on a stop_programs
+		PORT=$((PORT + 1))
+	done
 	both_down
 }
 

@@ -101,8 +101,8 @@ test_relay_streams()
 test_relay_fin()
 {
 	relay_up
-	on b serve fin "$PORT" "$PYTHON" "$CROSS/fin.py" listen "$HOST_B" "$PORT" || die "fin.py does not start"
-	on a inbox "$PYTHON" "$CROSS/fin.py" connect "$HOST_B" "$PORT" 24 || die "fin.py"
+	on b serve fin "$PORT" "$PYTHON" "$CROSS/fin.py" listen "$HOST_B" "$PORT" receive 24 || die "fin.py does not start"
+	on a inbox "$PYTHON" "$CROSS/fin.py" connect "$HOST_B" "$PORT" send 24 || die "fin.py"
 	within 10 grep -q '^transfers 24 bad 0$' "$TOP/$NAME/b/fin.log" || die "truncated: $(cat "$TOP/$NAME/b/fin.log")"
 	[ "$(relayed a)" -gt 100000 ] || die "only $(relayed a) bytes by the relay"
 	both_down

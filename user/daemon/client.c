@@ -149,7 +149,7 @@ static int find_remote(struct client *c, struct verdict *v, struct remote **ret)
 	return 0;
 }
 
-static int attach(struct client *c, const struct ism_msg_attach *m, struct verdict *v,
+static int attach(struct client *c, const struct ism_msg_attach *m, int sock, struct verdict *v,
 		  struct pair_end **ret)
 {
 	struct remote *r;
@@ -159,7 +159,8 @@ static int attach(struct client *c, const struct ism_msg_attach *m, struct verdi
 		return pairs_attach(&c->d->pairs, &c->holder, m->token, v->peer, m->share, ret);
 	rc = find_remote(c, v, &r);
 	if (!rc)
-		rc = far_attach(&c->d->pairs, r, &c->holder, m->token, v->peer, m->share, ret);
+		rc = far_attach(&c->d->pairs, r, &c->holder, m->token, v->peer, m->share,
+				v->at_relay ? sock : -1, ret);
 	return rc;
 }
 
@@ -174,7 +175,7 @@ static int on_attach(struct client *c, const struct request *r, int *fds)
 	int out[ISM_FD_COUNT], rc = c->d->verify(fds[0], m->token, 1, &v);
 
 	if (!rc) {
-		rc = attach(c, m, &v, &e);
+		rc = attach(c, m, fds[0], &v, &e);
 		if (rc == -EAGAIN) /* the partner will come: nothing to complain of */
 			return answer(c, r, ISM_MSG_ERROR, &wait, sizeof(wait));
 	}
@@ -218,7 +219,8 @@ static int on_resume(struct client *c, const struct request *r, int *fds)
 	if (!rc && v.fabric)
 		rc = find_remote(c, &v, &far);
 	if (!rc)
-		rc = far ? far_resume(&c->d->pairs, far, &c->holder, m, fds + 1)
+		rc = far ? far_resume(&c->d->pairs, far, &c->holder, m, fds + 1,
+				      v.at_relay ? fds[0] : -1)
 			 : pairs_resume(&c->d->pairs, &c->holder, m, fds + 1);
 	if (rc)
 		return refuse_rings(c, r, "resume", m->token, rc, v.reason);

@@ -19,6 +19,7 @@
  * @map, @dmb: its DMB, once @is_attached; @dmb is the same for who only looks
  * @was_attached: @map was given away: what the partner has of us may be in use
  * @bell: eventfd by which our holders ring for the partner; @io: that they did
+ * @at_relay: the partner is a relay, so our FIN may have to wait; @is_watched: the relay here knows the rings
  * @asked_us: when somebody last asked for the rings
  * @holder: process that has descriptors of @map
  * @left_us: since when nobody holds the pair; 0: somebody does
@@ -30,6 +31,7 @@ struct far {
 	struct ism_dmb_map map;
 	struct ism_dmb dmb;
 	int is_attached, was_attached;
+	int at_relay, is_watched;
 	pid_t holder;
 	int bell;
 	sd_event_source *io;
@@ -97,10 +99,27 @@ static int new_pair(struct pairs *t, struct remote *r, struct holder *who, __u64
 	return 0;
 }
 
+/* See relay_hold.h. When a daemon begins its relay may not be at work yet: far_sweep() tries again. */
+static void watch(struct far *f)
+{
+	const struct pair_end *e = f->pair->end;
+
+	if (f->at_relay && f->is_attached && !f->is_watched)
+		f->is_watched = relay_hold_rings(f->r->d->relay, e->token, e->dmb, &f->dmb);
+}
+
+static void unwatch(struct far *f)
+{
+	if (f->is_watched && !f->r->d->is_ending)
+		relay_hold_rings(f->r->d->relay, f->pair->end[0].token, NULL, NULL);
+	f->is_watched = 0;
+}
+
 static void detach(struct far *f)
 {
 	if (!f->is_attached)
 		return;
+	unwatch(f);
 	ism_fabric_detach_dmb(f->r->fabric, &f->map);
 	f->is_attached = 0;
 	f->pair->end[1].dmb = NULL;
@@ -209,6 +228,8 @@ static int connect_far(struct far *f)
 		rc = check_use(f);
 	if (rc)
 		detach(f);
+	else
+		watch(f);
 	return rc;
 }
 
@@ -233,8 +254,20 @@ static int is_end(const struct pair_end *e, const struct remote *r, __u64 peer)
 	       pair_partner(e)->token == peer;
 }
 
+/* Before the program can write anything into the ring. */
+static int hold_fin(struct far *f, int sock)
+{
+	int rc = relay_hold(f->r->d->relay, sock, f->pair->end[0].token);
+
+	f->at_relay = 1;
+	f->is_watched = 0;
+	if (!rc)
+		watch(f);
+	return rc;
+}
+
 int far_attach(struct pairs *t, struct remote *r, struct holder *who, __u64 token, __u64 peer,
-	       __u64 share, struct pair_end **ret)
+	       __u64 share, int sock, struct pair_end **ret)
 {
 	struct pair_end *e = pairs_find(t, token);
 	struct pair *p = e ? e->pair : NULL;
@@ -254,6 +287,8 @@ int far_attach(struct pairs *t, struct remote *r, struct holder *who, __u64 toke
 	p->far->holder = who->pid;
 	p->far->asked_us = now_us(p->far);
 	rc = p->far->is_attached ? 0 : connect_far(p->far);
+	if (!rc && sock >= 0)
+		rc = hold_fin(p->far, sock);
 	if (rc && rc != -EAGAIN) {
 		pairs_detach(t, who, token);
 		return rc;
@@ -351,7 +386,7 @@ static int compare(const struct pair_end *e, const struct ism_msg_resume *m)
 }
 
 int far_resume(struct pairs *t, struct remote *r, struct holder *who,
-	       const struct ism_msg_resume *m, int *fds)
+	       const struct ism_msg_resume *m, int *fds, int sock)
 {
 	struct pair_end *e = pairs_find(t, m->token);
 	struct pair *p;
@@ -365,7 +400,11 @@ int far_resume(struct pairs *t, struct remote *r, struct holder *who,
 		rc = adopt_pair(t, r, who, m, fds, &p);
 		e = rc ? NULL : &p->end[0];
 	}
-	return rc ? rc : pair_hold(t, e, who, m->share);
+	rc = rc ? rc : pair_hold(t, e, who, m->share);
+	/* Whoever has its rings keeps them: it was marked by an earlier daemon, unless that did not know of this. */
+	if (!rc && sock >= 0)
+		hold_fin(e->pair->far, sock);
+	return rc;
 }
 
 /* ---------------------------------------------------------------- staying and going */
@@ -419,6 +458,7 @@ unsigned int far_sweep(struct pairs *t, __u64 now, int (*is_gone)(void *arg, __u
 			continue;
 		if (p->end[0].holds && !f->is_attached && f->was_attached)
 			connect_far(f);
+		watch(f);
 		if (p->end[0].holds)
 			f->left_us = 0;
 		if (p->end[0].holds && f->was_attached)

@@ -19,16 +19,18 @@ struct remote;
 
 /**
  * far_attach() - as pairs_attach(), over a fabric that the partner is reached by
+ * @sock: the connection, when the partner is a relay: relay_hold(); else -1
  *
  * Return: as pairs_attach(); -EAGAIN the partner's DMB is not there yet: @who holds the end already, and
- * asks again; -EPERM the partner's DMB is not one; -ENOENT it is somebody else's.
+ * asks again; or, for @sock, no relay is at work here; -EPERM the partner's DMB is not one; -ENOENT it is somebody
+ * else's.
  */
 int far_attach(struct pairs *t, struct remote *r, struct holder *who, __u64 token, __u64 peer,
-	       __u64 share, struct pair_end **ret);
+	       __u64 share, int sock, struct pair_end **ret);
 
-/** far_resume() - as pairs_resume(). The partner's DMB may come back later */
+/** far_resume() - as pairs_resume(). The partner's DMB may come back later. @sock: as above */
 int far_resume(struct pairs *t, struct remote *r, struct holder *who,
-	       const struct ism_msg_resume *m, int *fds);
+	       const struct ism_msg_resume *m, int *fds, int sock);
 
 /** far_free() - what belongs to @p->far, with the pair's DMBs */
 void far_free(struct pair *p);

@@ -25,6 +25,7 @@
 #include "relay_dummy.h"
 #include "relay_end.h"
 #include "relay_guard.h"
+#include "relay_hold.h"
 #include "relay_maps.h"
 
 #define ENTRIES	    1024
@@ -49,6 +50,7 @@ struct relay {
 	struct relay_config cfg;
 	struct relay_guard guard;
 	struct relay_maps maps;
+	struct relay_holds holds;
 	int loaded;
 	pthread_t thread;
 	int running;
@@ -65,6 +67,7 @@ struct relay {
 	__u64 now, tick_ns, look_ns, load_ns, stop_ns;
 	unsigned int misses, naps;
 	int drain;
+	int stays; /* the guard does */
 	struct relay_stats st;
 };
 
@@ -136,7 +139,7 @@ static void unlink_end(struct relay *r, struct relay_end *e)
 	r->st.ends--;
 }
 
-/* One with a token that is not ours holds back what relay_maps_give_up() could not reset. */
+/* One with a token that is not ours is of a direct end, or holds back what relay_maps_give_up() could not reset. */
 static int free_slot(const struct relay *r)
 {
 	for (int i = 0; i < ISM_MAX_RELAYS; i++)
@@ -376,9 +379,10 @@ static void want_end(struct relay *r, __u64 token)
 static int on_ask(void *arg, void *data, size_t len)
 {
 	const struct ism_relay_ask *a = data;
+	struct relay *r = arg;
 
-	if (len >= sizeof(*a))
-		want_end(arg, a->token);
+	if (len >= sizeof(*a) && !relay_holds_wake(&r->holds, a->token))
+		want_end(r, a->token);
 	return 0;
 }
 
@@ -540,6 +544,7 @@ static void drop_load(struct relay *r)
 		return;
 	relay_maps_close(&r->maps);
 	r->loaded = 0;
+	r->holds.high = 0;
 	relay_guard_load(&r->guard);
 }
 
@@ -559,6 +564,7 @@ static void take_load(struct relay *r)
 	if (rc)
 		return;
 	r->loaded = 1;
+	relay_holds_open(&r->holds, &r->maps, &r->guard);
 	relay_guard_load(&r->guard);
 	poll_fd(r, relay_maps_asks_fd(&r->maps), W_ASKS, 0);
 	log_line(LOG_INFO, "relay: at work");
@@ -691,6 +697,9 @@ static __u64 sleep_ns(const struct relay *r)
 {
 	__u64 until = r->tick_ns;
 
+	if (r->holds.high && r->holds.next_ns < until)
+		until = r->holds.next_ns;
+
 	for (const struct relay_end *e = r->active; e; e = e->next_active) {
 		if (e->retry_ns > r->now && e->retry_ns < until)
 			until = e->retry_ns;
@@ -750,6 +759,7 @@ static void loop(struct relay *r)
 		if (io_uring_sq_ready(&r->uring))
 			io_uring_submit(&r->uring);
 		did |= tick(r) | look(r);
+		relay_holds_run(&r->holds, r->now);
 		let_others(r);
 		if (did) {
 			if (spinning && r->misses)
@@ -784,8 +794,12 @@ static void finish(struct relay *r)
 	io_uring_queue_exit(&r->uring);
 	while (r->all)
 		free_end(r, r->all, 0);
-	if (r->loaded)
+	r->holds.next_ns = 0;
+	relay_holds_run(&r->holds, now_ns());
+	r->stays = relay_holds_any(&r->holds);
+	if (r->loaded && !r->stays)
 		relay_maps_unguard();
+	r->holds.high = 0;
 	relay_maps_close(&r->maps);
 }
 
@@ -870,7 +884,7 @@ void relay_free(struct relay *r)
 	r->stop = 1;
 	if (r->running && write(r->wake, &one, sizeof(one)) == sizeof(one))
 		pthread_join(r->thread, NULL);
-	relay_guard_stop(&r->guard);
+	relay_guard_stop(&r->guard, r->stays);
 	close(r->wake);
 	free(r);
 }
@@ -890,12 +904,38 @@ void relay_unlock(struct relay *r)
 		pthread_mutex_unlock(&r->lock);
 }
 
+/* ---------------------------------------------------------------- direct ends */
+
+int relay_hold(struct relay *r, int sock, __u64 token)
+{
+	int slot;
+
+	if (!r || !r->loaded)
+		return -EAGAIN;
+	slot = relay_holds_find(&r->holds, token);
+	if (slot < 0)
+		slot = free_slot(r);
+	return slot < 0 ? slot : relay_holds_add(&r->holds, slot, sock, token);
+}
+
+int relay_hold_rings(struct relay *r, __u64 token, const struct ism_dmb *own,
+		     const struct ism_dmb *peer)
+{
+	if (!r || !r->loaded)
+		return 0;
+	return relay_holds_rings(&r->holds, token, own ? own->addr : NULL,
+				 peer ? peer->addr : NULL);
+}
+
+/* ---------------------------------------------------------------- to be shown */
+
 void relay_stats(struct relay *r, struct relay_stats *ret)
 {
 	memset(ret, 0, sizeof(*ret));
 	if (!r)
 		return;
 	*ret = r->st;
+	ret->broken += r->holds.resets;
 	for (const struct relay_end *e = r->all; e; e = e->next_all)
 		ret->doorbells += e->ring.bells;
 }

@@ -36,8 +36,8 @@ struct relay_config {
 /**
  * struct relay_stats - counters
  * @ends: relayed now; @waiting: of these, without a partner yet
- * @total, @refused, @broken, @drained: ends that were made; that could not be; that were reset; that went
- *                                      back to TCP
+ * @total, @refused, @broken, @drained: ends that were made; that could not be; that were reset (direct ones
+ *                                      with bytes that nobody took, too); that went back to TCP
  * @tx_bytes, @rx_bytes: moved into and out of rings
  * @doorbells: rung for partners
  * @sleeps, @spins: waits that slept; that found something while they looked
@@ -62,6 +62,23 @@ void relay_free(struct relay *r);
 /* NULL is allowed, so that a daemon without a relay needs no condition. */
 void relay_lock(struct relay *r);
 void relay_unlock(struct relay *r);
+
+/**
+ * relay_hold() - from now on the FIN of a direct end whose partner is a relay waits for its ring (relay_hold.h);
+ *                before the program has it. The caller has the lock
+ * @sock: the connection; stays the caller's
+ *
+ * Return: 0, also when that was so already; -EAGAIN no relay is at work, or none yet; -ENOSPC too many;
+ * -ENOENT the connection is gone; negative errno.
+ */
+int relay_hold(struct relay *r, int sock, __u64 token);
+
+/**
+ * relay_hold_rings() - the DMBs of such an end; NULLs: they are not there any more
+ * Return: 1; 0 there is no such end, or none yet.
+ */
+int relay_hold_rings(struct relay *r, __u64 token, const struct ism_dmb *own,
+		     const struct ism_dmb *peer);
 
 /** relay_stats() - now; the caller has the lock, or @r is NULL: zero */
 void relay_stats(struct relay *r, struct relay_stats *ret);

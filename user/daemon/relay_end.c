@@ -205,6 +205,9 @@ size_t relay_end_want_send(struct relay_end *e, __u64 now)
 	n = relay_ring_poll(&e->ring);
 	if (n < 0)
 		hostile(e);
+	/* A writer that rewound the ring and then had nothing to put there has to hear that it is empty. */
+	if (!n && e->ring.rx.told != e->ring.rx.head)
+		relay_ring_took(&e->ring, 0);
 	if (n <= 0)
 		return 0;
 	if (app_is_gone(e)) {

@@ -17,10 +17,12 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 #include <ismredir/dmb.h>
 #include "err.h"
 #include "log.h"
+#include "relay_hold.h"
 #include "relay_maps.h"
 
 enum guard_op { GUARD_LOAD = 1, GUARD_KICK, GUARD_RESET, GUARD_BYE };
@@ -222,6 +224,67 @@ static void reset_there(const struct ism_conn *c, void *arg)
 	serve(NULL, &msg, *(int *)arg);
 }
 
+static __u64 now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000000000ULL + ts.tv_nsec;
+}
+
+/* Direct ends */
+
+/* What a hold points to, if that can still be read. */
+static const void *readable(const int probe[2], const void *dmb)
+{
+	return dmb && is_mapped(probe[1], probe[0], ism_dmb_tx(dmb)) ? dmb : NULL;
+}
+
+static void watch_one(struct relay_maps *m, struct relay_hold *h, struct ism_relay *s,
+		      const int probe[2], int home)
+{
+	enum relay_hold_todo todo =
+		relay_hold_step(h, s, readable(probe, h->own), readable(probe, h->peer), now_ns());
+	struct guard_msg msg = { .op = todo == HOLD_KICK ? GUARD_KICK : GUARD_RESET };
+
+	if ((todo == HOLD_KICK || todo == HOLD_RESET) && !relay_maps_conn(m, s->token, &msg.conn))
+		serve(m, &msg, home);
+}
+
+/* Returns how many are left to be looked after. */
+static unsigned int watch_round(struct relay_maps *m, struct relay_hold *holds, const int probe[2],
+				int home)
+{
+	const __u32 self = getpid();
+	unsigned int left = 0;
+
+	for (int i = 0; i < ISM_MAX_RELAYS; i++)
+		if (m->slots[i].owner == self && relay_hold_is_on(&m->slots[i])) {
+			m->slots[i].beat++;
+			m->slots[i].look = 1;
+		}
+	relay_maps_look(m, ISM_MAX_RELAYS);
+	for (int i = 0; i < ISM_MAX_RELAYS; i++)
+		if (m->slots[i].owner == self && relay_hold_is_on(&m->slots[i])) {
+			watch_one(m, &holds[i], &m->slots[i], probe, home);
+			left++;
+		}
+	return left;
+}
+
+/* A load that was taken away holds nothing, and does not say what ends. */
+static void watch_holds(struct relay_maps *m, struct relay_hold *holds, int home)
+{
+	int probe[2];
+
+	if (pipe2(probe, O_CLOEXEC))
+		return;
+	while (watch_round(m, holds, probe, home) && relay_maps_is_current(m))
+		usleep(10000);
+	close(probe[0]);
+	close(probe[1]);
+}
+
 /*
  * Nothing of the daemon's shall stay open because the guard has it: sockets that are bound, locks. The
  * memory of fabrics stays mapped.
@@ -232,7 +295,7 @@ static void close_others(int fd)
 	close_range(fd + 1, ~0u, 0);
 }
 
-static void guard_main(int fd, void **peers)
+static void guard_main(int fd, void **peers, struct relay_hold *holds)
 {
 	int home = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
 	struct relay_maps m = { .kick = -1 };
@@ -255,23 +318,29 @@ static void guard_main(int fd, void **peers)
 	if (m.skel) {
 		forget_relay(&m);
 		relay_maps_give_up(&m, reset_there, &home);
+		watch_holds(&m, holds, home);
 	}
 	_exit(0);
 }
 
 /* ---------------------------------------------------------------- in the daemon */
 
+static void *shared(size_t len)
+{
+	void *p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
 int relay_guard_start(struct relay_guard *g)
 {
 	int sv[2];
 
 	g->fd = -1;
-	g->peers = mmap(NULL, ISM_MAX_RELAYS * sizeof(*g->peers), PROT_READ | PROT_WRITE,
-			MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (g->peers == MAP_FAILED) {
-		g->peers = NULL;
-		return -errno;
-	}
+	g->peers = shared(ISM_MAX_RELAYS * sizeof(*g->peers));
+	g->holds = shared(ISM_MAX_RELAYS * sizeof(*g->holds));
+	if (!g->peers || !g->holds)
+		return -ENOMEM;
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv))
 		return -errno;
 	g->pid = fork();
@@ -289,7 +358,7 @@ int relay_guard_start(struct relay_guard *g)
 		signal(SIGHUP, SIG_IGN);
 		signal(SIGABRT, SIG_IGN); /* of a service manager's watchdog */
 		close_others(sv[1]);
-		guard_main(sv[1], g->peers);
+		guard_main(sv[1], g->peers, g->holds);
 	}
 	close(sv[1]);
 	g->fd = sv[0];
@@ -306,17 +375,22 @@ static void say(struct relay_guard *g, __u32 op, const struct ism_conn *c)
 		log_line(LOG_ERR, "relay: its guard does not answer: %s", strerror(errno));
 }
 
-void relay_guard_stop(struct relay_guard *g)
+void relay_guard_stop(struct relay_guard *g, int stays)
 {
 	if (g->fd >= 0) {
-		say(g, GUARD_BYE, NULL);
+		if (!stays)
+			say(g, GUARD_BYE, NULL);
 		close(g->fd);
-		waitpid(g->pid, NULL, 0);
+		if (!stays)
+			waitpid(g->pid, NULL, 0);
 	}
 	if (g->peers)
 		munmap(g->peers, ISM_MAX_RELAYS * sizeof(*g->peers));
+	if (g->holds)
+		munmap(g->holds, ISM_MAX_RELAYS * sizeof(*g->holds));
 	g->fd = -1;
 	g->peers = NULL;
+	g->holds = NULL;
 }
 
 void relay_guard_load(struct relay_guard *g)

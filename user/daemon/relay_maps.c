@@ -237,6 +237,12 @@ int relay_maps_is_current(const struct relay_maps *m)
 	return same;
 }
 
+/* A slot of a direct end stays: rings and programs outlive a daemon. */
+static int is_relayed(const struct ism_relay *s)
+{
+	return s->token && !s->owner;
+}
+
 static int is_lost(const struct ism_relay *s)
 {
 	return s->redirected != s->delivered;
@@ -256,7 +262,7 @@ static unsigned int close_slots(struct relay_maps *m)
 	unsigned int n = 0;
 
 	for (int i = 0; i < ISM_MAX_RELAYS; i++) {
-		if (!m->slots[i].token)
+		if (!is_relayed(&m->slots[i]))
 			continue;
 		m->slots[i].state = ISM_RELAY_CLOSED;
 		n++;
@@ -275,7 +281,7 @@ static unsigned int count_stuck(struct relay_maps *m)
 	for (int i = 0; i < ISM_MAX_RELAYS; i++) {
 		struct ism_relay *s = &m->slots[i];
 
-		if (!s->token)
+		if (!is_relayed(s))
 			continue;
 		if (relay_maps_conn(m, s->token, &c))
 			free_slot(m, s);
@@ -296,9 +302,11 @@ void relay_maps_give_up(struct relay_maps *m, void (*reset)(const struct ism_con
 	for (int i = 0; i < ISM_MAX_RELAYS; i++) {
 		struct ism_relay *s = &m->slots[i];
 
-		if (s->token && !is_lost(s)) {
+		if (!is_relayed(s))
+			continue;
+		if (!is_lost(s)) {
 			free_slot(m, s);
-		} else if (s->token) {
+		} else {
 			s->state = ISM_RELAY_BROKEN;
 			lost++;
 			if (!relay_maps_conn(m, s->token, &c))

@@ -63,7 +63,7 @@ int relay_maps_look(const struct relay_maps *m, unsigned int n);
 int relay_maps_kick(const struct relay_maps *m);
 
 /**
- * relay_maps_give_up() - the daemon of these slots is gone: free them
+ * relay_maps_give_up() - the daemon of these slots is gone: free those of relayed ends
  * @reset: called for the connections that have bytes in the relay. One that could not be reset keeps its
  *         slot: what it sends by TCP stays held then, so that nothing wrong is read
  */

@@ -227,7 +227,7 @@ int relay_ring_took(struct relay_ring *r, size_t n)
 
 	ism_ring_rx_advance(&r->rx, n);
 	r->got += n;
-	r->gets++;
+	r->gets += n != 0;
 	ism_ring_rx_publish(&r->rx, r->peer);
 	rc = push_rx(r);
 	if (!rc)

@@ -28,10 +28,12 @@ static int verify_remote(const struct ism_conn *own, struct verdict *ret)
 		return -EAGAIN;
 	}
 	ret->reason = ISM_R_NO_PLANE;
-	if (!(own->caps & ISM_CAP_DIRECT) || !(own->peer_caps & (ISM_CAP_DIRECT | ISM_CAP_RELAY)))
+	if (!(own->caps & ISM_CAP_DIRECT) ||
+	    !(own->caps & own->peer_caps & (ISM_CAP_DIRECT | ISM_CAP_RELAY)))
 		return -EOPNOTSUPP;
 	ret->peer = own->peer;
 	ret->fabric = own->fabric;
+	ret->at_relay = !(own->peer_caps & ISM_CAP_DIRECT);
 	ret->reason = ISM_R_NONE;
 	return 0;
 }

@@ -9,11 +9,13 @@
  * struct verdict - what verify_socket() found
  * @peer: token of the partner
  * @fabric: tag of the fabric that reaches it when it is of another kernel, else 0
+ * @at_relay: and a relay moves that one's bytes
  * @reason: enum ism_reason of a refusal
  */
 struct verdict {
 	__u64 peer;
 	__u32 fabric;
+	__u32 at_relay;
 	__u32 reason;
 };
 

@@ -92,7 +92,7 @@ static int count_slot(const void *key, const void *value, void *arg)
 	struct scan *s = arg;
 
 	(void)key;
-	s->relayed += r->token != 0;
+	s->relayed += r->token && !r->owner; /* a direct end's holds no bytes */
 	return 0;
 }
 

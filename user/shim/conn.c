@@ -257,10 +257,9 @@ static void end_rings(struct conn *c, int fd)
 		if (!abort && atomic_load(&s->tx_state) == ISM_TX_RING) {
 			s->tx.flags |= ISM_PROD_FIN;
 			ism_ring_tx_publish(&s->tx, c->peer);
-			/* better an error there than an end with bytes missing */
-			if (io_wait_relay(c, fd, relay_patience(c)) == -ETIMEDOUT)
-				make_reset(fd);
 		}
+		if (!abort)
+			io_end_tx(c, fd, relay_patience(c));
 		atomic_store(&s->tx_state, ISM_TX_FOREVER);
 		ism_lock_drop(&s->tx_lock);
 	}
@@ -587,7 +586,7 @@ static int no_rings(const struct ism_sock_info *i)
 		return 0;
 	if (i->flags & ISM_SOCK_REMOTE)
 		return !(i->caps & ISM_CAP_DIRECT) ||
-		       !(i->peer_caps & (ISM_CAP_DIRECT | ISM_CAP_RELAY));
+		       !(i->caps & i->peer_caps & (ISM_CAP_DIRECT | ISM_CAP_RELAY));
 	return !(i->peer_caps & ISM_CAP_DIRECT);
 }
 

@@ -15,12 +15,16 @@ _Atomic uint32_t ism_disabled, ism_confined;
 void conn_demote_tx(struct conn *c, uint32_t reason)
 {
 	struct ism_slot *s = c->slot;
+	int fd = conn_any_fd(c), rc;
 
 	if (!conn_attached(c) || ism_lock_take(&s->tx_lock))
 		return;
 	if (atomic_load(&s->tx_state) != ISM_TX_FOREVER) {
-		io_wait_relay(c, conn_any_fd(c), ism_now_ns() + FREEZE_NS);
+		rc = io_end_tx(c, fd, ism_now_ns() + FREEZE_NS);
 		io_tx_forever(c, reason);
+		/* By TCP it would overtake the ring: EPIPE, then, and the FIN is held until the ring was read. */
+		if (rc == -ETIMEDOUT)
+			real.shutdown(fd, SHUT_WR);
 	}
 	ism_lock_drop(&s->tx_lock);
 	if (c->ep_told) {

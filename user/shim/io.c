@@ -199,9 +199,9 @@ void conn_shutdown(struct conn *c, int how)
 			ism_dmb_tx(c->peer)->stamp = ism_ticks();
 			ism_ring_tx_publish(&s->tx, c->peer);
 			conn_ring(c, ISM_WANT_DATA);
-			/* The FIN that follows is read behind what lies in the socket then. */
-			io_wait_relay(c, conn_any_fd(c), io_patience(c));
 		}
+		/* The FIN that follows is read behind what lies in the socket then. */
+		io_end_tx(c, conn_any_fd(c), io_patience(c));
 		atomic_fetch_or(&s->shut, 2);
 		ism_lock_drop(&s->tx_lock);
 	}

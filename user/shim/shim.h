@@ -545,12 +545,13 @@ int io_may_have(struct conn *c, int want);
 /** io_break() - the partner wrote nonsense: end this connection */
 void io_break(struct conn *c, int fd);
 /**
- * io_wait_relay() - before TCP may go on behind the ring: a relay must have taken everything out of it
+ * io_end_tx() - nothing will be put into the ring any more, and TCP goes on or ends: a relay must have taken
+ *               everything out of it before, and then the FIN is let go
  *
  * At most until @until; at once where the partner is no relay. tx_lock held.
- * Return: 0; -ETIMEDOUT; -ECONNRESET the connection is gone.
+ * Return: 0; -ETIMEDOUT: the FIN stays behind the ring; -ECONNRESET the connection is gone.
  */
-int io_wait_relay(struct conn *c, int fd, uint64_t until);
+int io_end_tx(struct conn *c, int fd, uint64_t until);
 /** io_patience() - until when the end of a connection may wait for that */
 uint64_t io_patience(const struct conn *c);
 /** io_set_rx() - publish the receiving state: TCP position and ISM_RX_* bits. rx_lock held. */
@@ -571,7 +572,10 @@ void io_stats_rx(struct conn *c);
  * for that up to 2 s. Return: 0, or -EAGAIN when the partner did not: then nothing has changed.
  */
 int conn_demote(struct conn *c, int fd, uint32_t reason);
-/** conn_demote_tx() - only the sending side; always works: the reader reads the ring out first */
+/**
+ * conn_demote_tx() - only the sending side: the reader reads the ring out first. A relay that has not done so for
+ * 2 s ends it: EPIPE from then on
+ */
 void conn_demote_tx(struct conn *c, uint32_t reason);
 /** ism_disable() - no more rings in this process; demote all. For io_uring and the like. */
 void ism_disable(uint32_t reason);

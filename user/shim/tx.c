@@ -27,21 +27,38 @@
  * What a relay has taken out of the ring it has given to its program's socket, before anything that comes
  * there by TCP later. So behind what it has not taken TCP would overtake. tx_lock held.
  */
-static int relay_lags(struct conn *c)
+static ssize_t not_taken(struct conn *c)
 {
-	struct ism_slot *s = c->slot;
 	__u64 cons = __atomic_load_n(&ism_dmb_rx(c->own)->cons, __ATOMIC_ACQUIRE);
 	struct iovec v[2];
 
-	return rx_word(c) & ISM_RX_RELAY && atomic_load(&s->tx_state) == ISM_TX_RING &&
-	       ism_ring_tx_unread(&s->tx, c->peer, cons, v) > 0;
+	return ism_ring_tx_unread(&c->slot->tx, c->peer, cons, v);
 }
 
-int io_wait_relay(struct conn *c, int fd, uint64_t until)
+static int relay_lags(struct conn *c)
+{
+	return rx_word(c) & ISM_RX_RELAY && atomic_load(&c->slot->tx_state) == ISM_TX_RING &&
+	       not_taken(c) > 0;
+}
+
+/* The FIN is held at our own host, lest it overtake: where not all was taken ismredird decides. */
+static void let_fin(struct conn *c, int fd)
+{
+	uint32_t any = 0;
+
+	if (c->slot->remote && rx_word(c) & ISM_RX_RELAY && !not_taken(c))
+		real.setsockopt(fd, ISM_SOL, ISM_SO_FIN, &any, sizeof(any));
+}
+
+int io_end_tx(struct conn *c, int fd, uint64_t until)
 {
 	struct pollfd p = { .fd = fd };
 
 	while (relay_lags(c)) {
+		if (tx_needs_service(c)) {
+			io_serve(c, fd);
+			continue;
+		}
 		if (ism_now_ns() >= until)
 			return -ETIMEDOUT;
 		conn_ring(c, ISM_WANT_DATA);
@@ -49,6 +66,7 @@ int io_wait_relay(struct conn *c, int fd, uint64_t until)
 		if (p.revents)
 			return -ECONNRESET;
 	}
+	let_fin(c, fd);
 	return 0;
 }
 
@@ -105,6 +123,7 @@ void io_serve(struct conn *c, int fd)
 	uint64_t w = rx_word(c), from;
 	struct iovec v[2];
 	ssize_t n;
+	int lost;
 
 	if (atomic_load(&s->tx_state) == ISM_TX_FOREVER)
 		return;
@@ -124,7 +143,11 @@ void io_serve(struct conn *c, int fd)
 		io_stats_tx(c);
 		return;
 	}
+	lost = w & ISM_RX_CLOSED && relay_lags(c);
 	io_tx_forever(c, w & ISM_RX_CLOSED ? ISM_R_PEER_GONE : ISM_R_PEER_FROZEN);
+	/* Nothing may follow the hole: this end's FIN is held until the connection is reset. */
+	if (lost)
+		real.shutdown(fd, SHUT_WR);
 }
 
 /* Was the TCP connection ended by something that is not the partner's shim? */
