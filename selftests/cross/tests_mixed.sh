@@ -212,26 +212,8 @@ resumed()
 # The remote relay is killed with bytes of the program in it: what follows the hole is not read.
 test_mixed_relay_killed()
 {
-	local n
-
 	mixed_up a
-	for n in 1 2 3; do
-		exchange 5 epoll epoll
-		within 5 mixed a || die "$n: not mixed: $(ends)"
-		on b
-		kill -KILL "$DAEMON_PID"
-		within 5 gone "$DAEMON_PID" || die "ismredird survives SIGKILL"
-		within 20 ends_told || die "$n: $(tail -qn 1 "$TOP/$NAME"/?/transfer.log)"
-		on b
-		rm -f "$DIR/ismredird.log"
-		daemon_up --relay
-		within 5 at_work || die "the next relay does not begin"
-		within 5 announced || die "b: its load does not know the fabric"
-		stop_programs
-		on a stop_programs
-		PORT=$((PORT + 1))
-	done
-	both_down
+	killed_in_between mixed a
 }
 
 # The program with the library is killed in the middle of a stream: the other one sees the end, and what
