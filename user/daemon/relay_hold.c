@@ -4,114 +4,12 @@
 #include <bpf/bpf.h>
 #include <errno.h>
 #include <string.h>
-#include <ismredir/dmb.h>
 #include "log.h"
 #include "relay_guard.h"
 #include "relay_maps.h"
 
 #define LOOK_NS 100000000ULL
 #define WAIT_NS 1000000ULL
-/* What the partner took before it said that it reads no more is seen by then. */
-#define GRACE_NS 20000000ULL
-/* Who knows the rings comes by then, or never; and who is at work is seen to be by then. */
-#define UNKNOWN_NS 5000000000ULL
-#define AGAIN_NS   1000000000ULL
-/*
- * The kernel itself gives up the FIN of a socket that nobody has after about 50 s (tcp_orphan_retries()), and says
- * nothing to the partner. A program that waits for its slow reader is waited for.
- */
-#define ORPHAN_NS 40000000000ULL
-#define OWNED_NS  600000000000ULL
-
-static __u32 get32(const __u32 *from)
-{
-	return __atomic_load_n(from, __ATOMIC_ACQUIRE);
-}
-
-static void put32(__u32 *to, __u32 v)
-{
-	__atomic_store_n(to, v, __ATOMIC_RELEASE);
-}
-
-int relay_hold_is_on(const struct ism_relay *s)
-{
-	return s->token && s->owner && get32(&s->state) == ISM_RELAY_DIRECT && !get32(&s->fin_ok);
-}
-
-/* ---------------------------------------------------------------- the rings */
-
-enum taking {
-	TAKEN, /* the partner has all */
-	TAKES, /* not yet */
-	DEAF, /* nor will it */
-	NONSENSE, /* what was written there cannot be */
-};
-
-/*
- * A relay says that it has consumed what lies in the queue of its program's socket. The words are of processes
- * that may write anything, which does harm to the end of their own connection only.
- */
-static enum taking look_at_rings(const void *own, const void *peer)
-{
-	__u64 says = __atomic_load_n(&ism_dmb_rx(own)->tcp, __ATOMIC_ACQUIRE);
-	__u64 cons = __atomic_load_n(&ism_dmb_rx(own)->cons, __ATOMIC_ACQUIRE);
-	__u64 prod = __atomic_load_n(&ism_dmb_tx(peer)->prod, __ATOMIC_ACQUIRE) >> ISM_PROD_SHIFT;
-
-	if (prod == cons)
-		return TAKEN;
-	/* a rewound cursor, which the reader has not seen, may be a ring further */
-	if (prod < cons || prod - cons > 2ULL * ISM_RING_MAX)
-		return NONSENSE;
-	return says & (ISM_RX_CLOSED | ISM_RX_FROZEN) ? DEAF : TAKES;
-}
-
-static int is_late(struct relay_hold *h, const struct ism_relay *s, __u64 now)
-{
-	return now - h->since_ns >
-	       (get32(&s->sk_flags) & ISM_RELAY_SK_ORPHAN ? ORPHAN_NS : OWNED_NS);
-}
-
-static int is_lost(struct relay_hold *h, const struct ism_relay *s, enum taking t, __u64 now)
-{
-	if (t == TAKES)
-		h->deaf_ns = 0;
-	else if (!h->deaf_ns)
-		h->deaf_ns = now;
-	return (h->deaf_ns && now - h->deaf_ns > GRACE_NS) || is_late(h, s, now);
-}
-
-static enum relay_hold_todo reset(struct relay_hold *h, __u64 now)
-{
-	if (h->reset_ns && now - h->reset_ns < AGAIN_NS)
-		return HOLD_WAIT;
-	h->reset_ns = now;
-	return HOLD_RESET;
-}
-
-enum relay_hold_todo relay_hold_step(struct relay_hold *h, struct ism_relay *s, const void *own,
-				     const void *peer, __u64 now)
-{
-	enum taking t;
-
-	if (!get32(&s->sk_state)) {
-		memset(h, 0, sizeof(*h));
-		s->owner = 0;
-		__atomic_store_n(&s->token, 0, __ATOMIC_RELEASE);
-		return HOLD_OVER;
-	}
-	if (!relay_hold_is_on(s) || !get32(&s->held))
-		return HOLD_NOTHING;
-	if (!h->since_ns)
-		h->since_ns = now;
-	if (!own || !peer)
-		return now - h->since_ns > UNKNOWN_NS ? reset(h, now) : HOLD_WAIT;
-	t = look_at_rings(own, peer);
-	if (t != TAKEN)
-		return is_lost(h, s, t, now) ? reset(h, now) : HOLD_WAIT;
-	put32(&s->state, ISM_RELAY_CLOSED);
-	put32(&s->kick, 1);
-	return HOLD_KICK;
-}
 
 /* ---------------------------------------------------------------- all of them */
 
@@ -210,7 +108,7 @@ int relay_holds_wake(struct relay_holds *hs, __u64 token)
 /* Its guard works without its ismredird, and knows the rings; if it does not, we do what is left to be done. */
 static int is_anothers(struct relay_hold *h, const struct ism_relay *s, __u32 self, __u64 now)
 {
-	__u32 beat = get32(&s->beat);
+	__u32 beat = __atomic_load_n(&s->beat, __ATOMIC_ACQUIRE);
 
 	if (s->owner == self)
 		return 0;
@@ -218,7 +116,7 @@ static int is_anothers(struct relay_hold *h, const struct ism_relay *s, __u32 se
 		h->beat = beat;
 		h->beat_ns = now;
 	}
-	return now - h->beat_ns < UNKNOWN_NS;
+	return now - h->beat_ns < RELAY_HOLD_UNKNOWN_NS;
 }
 
 static void act(struct relay_holds *hs, struct ism_relay *s, enum relay_hold_todo todo)

@@ -18,6 +18,17 @@
 struct relay_maps;
 struct relay_guard;
 
+/* What the partner took before it said that it reads no more is seen by then. ns, as all of these. */
+#define RELAY_HOLD_GRACE_NS 20000000ULL
+/* Who knows the rings comes by then, or never; and who is at work is seen to be by then. */
+#define RELAY_HOLD_UNKNOWN_NS 5000000000ULL
+/*
+ * The kernel itself gives up the FIN of a socket that nobody has after about 50 s (tcp_orphan_retries()), and says
+ * nothing to the partner. A program that waits for its slow reader is waited for.
+ */
+#define RELAY_HOLD_ORPHAN_NS 40000000000ULL
+#define RELAY_HOLD_OWNED_NS  600000000000ULL
+
 /**
  * struct relay_hold - what is known of a slot beside what is in it; in memory that the guard has, too
  * @own: the end's DMB, which tells what the partner has taken; @peer: the partner's, which tells what was put
