@@ -64,7 +64,8 @@ def receive(sock, slow):
 
 def main():
     role, addr, port, way, n = sys.argv[1:6]
-    killed, slow = "killed" in sys.argv, "slow" in sys.argv
+    dies = way == "send" and "killed" in sys.argv
+    slow = "slow" in sys.argv
     server = socket.create_server((addr, int(port))) if role == "listen" else None
     random.seed(1)
     bad = 0
@@ -76,7 +77,7 @@ def main():
 
     for k in range(int(n)):
         want = random.choice(SLOW_SIZES if slow else SIZES)
-        pid = os.fork() if killed and way == "send" else 0
+        pid = os.fork() if dies else 0
         if pid:
             os.waitpid(pid, 0)
             continue
@@ -85,7 +86,7 @@ def main():
             bad += receive(sock, slow)
         else:
             send(sock, want, 0.25 * (k % 2))
-        if killed and way == "send":
+        if dies:
             if "daemon" in sys.argv:
                 os.kill(int(sys.argv[-1]), signal.SIGKILL)
             os.kill(os.getpid(), signal.SIGKILL)

@@ -86,22 +86,21 @@ test_mixed_streams_b()
 	mixed_streams b
 }
 
-# ends_at_once HOST [killed] [slow] - the last bytes of that host's program and its end at once: the other one's reads
-# all of them
+# ends_at_once HOST [killed] [slow] - the last bytes of that host's program and its end at once, TRANSFERS or 16 times:
+# the other one's reads all of them
 ends_at_once()
 {
-	local n=16 listens=receive connects=send log=b
+	local n=${TRANSFERS:-16} listens=receive connects=send log=b
 
 	[ "$1" = a ] || { listens=send connects=receive log=a; }
 	shift
-	on b serve fin "$PORT" "$PYTHON" "$CROSS/fin.py" listen "$HOST_B" "$PORT" $listens $n "$@" ||
+	on b serve fin "$PORT" "$PYTHON" "$CROSS/fin.py" listen "$HOST_B" "$PORT" $listens "$n" "$@" ||
 		die "fin.py does not start"
-	on a inbox "$PYTHON" "$CROSS/fin.py" connect "$HOST_B" "$PORT" $connects $n "$@" >"$TOP/$NAME/a/fin.log" 2>&1 ||
+	on a inbox "$PYTHON" "$CROSS/fin.py" connect "$HOST_B" "$PORT" $connects "$n" "$@" >"$TOP/$NAME/a/fin.log" 2>&1 ||
 		die "fin.py: $(tail -n 3 "$TOP/$NAME"/?/fin.log)"
 	within 10 grep -q "^transfers $n bad 0\$" "$TOP/$NAME/$log/fin.log" ||
 		die "truncated: $(cat "$TOP/$NAME/$log/fin.log")"
 }
-
 
 test_mixed_fin_a()
 {
@@ -176,10 +175,7 @@ test_mixed_killed_writer_alone()
 		within 20 grep -q '^transfers 1 bad 0$' "$TOP/$NAME/b/fin.log" ||
 			die "$n: truncated, or hangs: $(cat "$TOP/$NAME"/?/fin.log)"
 		within 5 gone "$DAEMON_PID" || die "the daemon was not killed"
-		rm -f "$DIR/ismredird.log"
-		daemon_up --relay
-		within 5 at_work || die "a: the next relay does not begin"
-		within 5 announced || die "a: the next daemon does not begin"
+		next_relay
 		PORT=$((PORT + 1))
 	done
 	both_down
@@ -192,21 +188,13 @@ test_mixed_killed_writer_resumed()
 	exchange 60 epoll epoll
 	within 5 mixed a || die "not mixed: $(ends)"
 	on a
-	kill -KILL "$DAEMON_PID"
-	within 5 gone "$DAEMON_PID" || die "ismredird survives SIGKILL"
-	rm -f "$DIR/ismredird.log"
-	daemon_up --relay
-	within 5 at_work || die "the next relay does not begin"
+	kill_daemon
+	next_relay
 	within 10 resumed || die "the rings do not come back: $(ism dmbs)"
 	kill -KILL "$CLIENT"
 	within 10 gone "$SERVER" || die "the survivor hangs"
 	exact b || die "the survivor: $(tail -n 2 "$TOP/$NAME/b/transfer.log")"
 	both_down
-}
-
-resumed()
-{
-	ism -j dmbs | grep -q resumed
 }
 
 # The remote relay is killed with bytes of the program in it: what follows the hole is not read.

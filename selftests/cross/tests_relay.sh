@@ -17,6 +17,15 @@ relay_up()
 	done
 }
 
+# next_relay - this host has an ismredird again
+next_relay()
+{
+	rm -f "$DIR/ismredird.log"
+	daemon_up --relay
+	within 5 at_work || die "the next relay does not begin"
+	within 5 announced || die "its load does not know the fabric"
+}
+
 # at_work - the relay of this host has the load
 at_work()
 {
@@ -101,9 +110,7 @@ test_relay_streams()
 test_relay_fin()
 {
 	relay_up
-	on b serve fin "$PORT" "$PYTHON" "$CROSS/fin.py" listen "$HOST_B" "$PORT" receive 24 || die "fin.py does not start"
-	on a inbox "$PYTHON" "$CROSS/fin.py" connect "$HOST_B" "$PORT" send 24 || die "fin.py"
-	within 10 grep -q '^transfers 24 bad 0$' "$TOP/$NAME/b/fin.log" || die "truncated: $(cat "$TOP/$NAME/b/fin.log")"
+	TRANSFERS=24 ends_at_once a
 	[ "$(relayed a)" -gt 100000 ] || die "only $(relayed a) bytes by the relay"
 	both_down
 }
@@ -152,14 +159,10 @@ killed_in_between()
 		talk 5
 		within 5 "$@" || die "round $round: not what it should be: $(ends)"
 		on b
-		kill -KILL "$DAEMON_PID"
-		within 5 gone "$DAEMON_PID" || die "ismredird survives SIGKILL"
+		kill_daemon
 		within 20 ends_told || die "round $round: $(tail -qn 1 "$TOP/$NAME"/?/transfer.log)"
 		on b
-		rm -f "$DIR/ismredird.log"
-		daemon_up --relay
-		within 5 at_work || die "the next relay does not begin"
-		within 5 announced || die "b: its load does not know the fabric"
+		next_relay
 		stop_programs
 		on a stop_programs
 		PORT=$((PORT + 1))

@@ -140,12 +140,9 @@ test_relay_least_rights()
 	talk 20
 	within 3 planes || die "no relay: $(ends)"
 	on b
-	kill -KILL "$DAEMON_PID"
-	within 5 gone "$DAEMON_PID" || die "ismredird survives SIGKILL"
+	kill_daemon
 	within 10 grep -q 'relay: .* connections had bytes in it' "$DIR/ismredird.log" || die "b: its guard does nothing"
-	rm -f "$DIR/ismredird.log"
-	daemon_up --relay
-	within 5 at_work || die "the next relay does not begin"
+	next_relay
 	stop_programs
 	on a stop_programs
 	on b without_syslog

@@ -105,8 +105,7 @@ test_killed_program()
 restart()
 {
 	on "$1"
-	kill -s "${2:-KILL}" "$DAEMON_PID"
-	within 5 gone "$DAEMON_PID" || die "$1: ismredird does not die"
+	kill_daemon "${2:-KILL}"
 	sleep "0.$((RANDOM % 4))"
 	daemon_up
 }
@@ -145,8 +144,7 @@ test_daemons_away()
 	within 10 across || die "no rings: $(ends)"
 	for host in a b; do
 		on $host
-		kill -KILL "$DAEMON_PID"
-		within 5 gone "$DAEMON_PID" || die "$host: ismredird does not die"
+		kill_daemon
 	done
 	sleep 1
 	on a daemon_up

@@ -69,6 +69,13 @@ stop_daemon()
 	DAEMON_PID=
 }
 
+# kill_daemon [SIGNAL] - and it dies of that; KILL when none is named
+kill_daemon()
+{
+	kill -s "${1:-KILL}" "$DAEMON_PID"
+	within 5 gone "$DAEMON_PID" || die "ismredird does not die of SIG${1:-KILL}"
+}
+
 # counter NAME - of ismredird
 counter()
 {

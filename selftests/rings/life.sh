@@ -124,16 +124,14 @@ app_daemon-killed()
 	load --plane direct --port 7000-7009
 	exchange live "$PORT" 8
 	within 10 on_rings "$PORT" || die "no rings: $(ism conns)"
-	kill -KILL "$DAEMON_PID"
-	within 5 gone "$DAEMON_PID" || die "ismredird does not die"
+	kill_daemon
 	plain_exchange without
 	start_daemon
 	within 10 resumed || die "the new ismredird does not learn of the rings"
 	new_rings with $((PORT + 1))
 	exchange live2 $((PORT + 3)) 3
 	for _ in 1 2 3 4 5; do
-		kill -KILL "$DAEMON_PID"
-		within 5 gone "$DAEMON_PID" || die "ismredird does not die"
+		kill_daemon
 		start_daemon
 		sleep "0.$((RANDOM % 4))"
 	done
