@@ -99,13 +99,18 @@ static __always_inline int ism_both_direct(const struct ism_conn *c)
 	return c->caps & c->peer_caps & ISM_CAP_DIRECT;
 }
 
-/*
- * Can bytes take another way to a partner in another kernel? Not from a program to a relay where no relay is at
- * the program's end, too: who is killed there could not be kept from ending before its bytes. (relay_hold.h)
- */
-static __always_inline int ism_caps_agree(__u8 caps, __u8 peer_caps)
+/* A slot of the relay, if it is still of that end. */
+static __always_inline struct ism_relay *ism_relay_at(__u32 slot, __u64 token)
 {
-	return caps & peer_caps & (ISM_CAP_DIRECT | ISM_CAP_RELAY);
+	struct ism_relay *r = bpf_map_lookup_elem(&relays, &slot);
+
+	return r && r->token == token ? r : 0;
+}
+
+/* Of the application's socket, not of a dummy. */
+static __always_inline struct ism_relay *ism_relay_of(const struct ism_relay_sk *own)
+{
+	return own->dummy ? 0 : ism_relay_at(own->slot, own->token);
 }
 
 /*

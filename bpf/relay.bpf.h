@@ -253,17 +253,15 @@ static __noinline int from_relay(struct sk_msg_md *msg)
 	struct ism_relay *r;
 	struct ism_conn *rec;
 	__u64 token;
-	__u32 slot;
 
 	if (!sk || !ctl)
 		return SK_PASS;
 	own = bpf_sk_storage_get(&sk_relay, sk, 0, 0);
 	if (!own || !own->dummy)
 		return SK_PASS;
-	slot = own->slot;
 	token = own->token;
-	r = bpf_map_lookup_elem(&relays, &slot);
-	if (!r || r->token != token)
+	r = ism_relay_at(own->slot, token);
+	if (!r)
 		return SK_DROP;
 	rec = bpf_map_lookup_elem(&conns, &token);
 	relay_look(r, rec);

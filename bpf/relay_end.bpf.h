@@ -14,10 +14,7 @@
 /* The slot of an end while it has one: so long it stays in the sockhash, for the dummy has bytes for it. */
 static __always_inline struct ism_relay *ism_slot_of(const struct ism_conn *rec, __u64 token)
 {
-	__u32 slot = rec->relay - 1;
-	struct ism_relay *r = rec->relay ? bpf_map_lookup_elem(&relays, &slot) : 0;
-
-	return r && r->token == token ? r : 0;
+	return rec->relay ? ism_relay_at(rec->relay - 1, token) : 0;
 }
 
 struct relay_end {

@@ -74,14 +74,6 @@ int ism_relay_look(struct look_arg *arg)
 
 /* ---------------------------------------------------------------- egress */
 
-static __always_inline struct ism_relay *slot_of(const struct ism_relay_sk *own)
-{
-	__u32 slot = own->slot;
-	struct ism_relay *r = bpf_map_lookup_elem(&relays, &slot);
-
-	return r && r->token == own->token && !own->dummy ? r : 0;
-}
-
 struct segment {
 	__u32 flags;
 	__u32 len; /* payload */
@@ -163,7 +155,7 @@ int ism_hold(struct __sk_buff *skb)
 	own = bpf_sk_storage_get(&sk_relay, sk, 0, 0);
 	if (!own)
 		return 1;
-	r = slot_of(own);
+	r = ism_relay_of(own);
 	if (!r || !is_holding(r) || !read_segment(skb, &seg))
 		return 1;
 	direct = r->state == ISM_RELAY_DIRECT;
@@ -191,7 +183,7 @@ int ism_relay_kick(struct bpf_iter__tcp *ctx)
 		return 0;
 	tp = bpf_skc_to_tcp_sock(skc);
 	own = tp ? bpf_sk_storage_get(&sk_relay, tp, 0, 0) : 0;
-	r = own ? slot_of(own) : 0;
+	r = own ? ism_relay_of(own) : 0;
 	if (!r || !r->kick)
 		return 0;
 	r->kick = 0;

@@ -209,14 +209,9 @@ static __always_inline int report(struct bpf_sockopt *opt, struct bpf_sock *sk)
 static __always_inline int let_fin(struct bpf_sock *sk)
 {
 	struct ism_relay_sk *own = bpf_sk_storage_get(&sk_relay, sk, 0, 0);
-	struct ism_relay *r;
-	__u32 slot;
+	struct ism_relay *r = own ? ism_relay_of(own) : 0;
 
-	if (!own || own->dummy)
-		return -ISM_ENOENT;
-	slot = own->slot;
-	r = bpf_map_lookup_elem(&relays, &slot);
-	if (!r || r->token != own->token || !r->owner)
+	if (!r || !r->owner)
 		return -ISM_ENOENT;
 	r->fin_ok = 1;
 	return 0;

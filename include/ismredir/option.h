@@ -38,6 +38,16 @@ enum ism_opt_caps {
 };
 
 /**
+ * ism_caps_agree() - can bytes take another way to a partner in another kernel? Not from a program to a relay where
+ *                    no relay is at the program's end, too: who is killed there could not be kept from ending
+ *                    before its bytes (docs/cross-kernel.rst, "Ends")
+ */
+static inline int ism_caps_agree(__u8 caps, __u8 peer_caps)
+{
+	return caps & peer_caps & (ISM_CAP_DIRECT | ISM_CAP_RELAY);
+}
+
+/**
  * struct ism_option - the decoded option
  * @role: enum ism_opt_role
  * @caps: bits of enum ism_opt_caps

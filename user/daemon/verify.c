@@ -28,8 +28,7 @@ static int verify_remote(const struct ism_conn *own, struct verdict *ret)
 		return -EAGAIN;
 	}
 	ret->reason = ISM_R_NO_PLANE;
-	if (!(own->caps & ISM_CAP_DIRECT) ||
-	    !(own->caps & own->peer_caps & (ISM_CAP_DIRECT | ISM_CAP_RELAY)))
+	if (!(own->caps & ISM_CAP_DIRECT) || !ism_caps_agree(own->caps, own->peer_caps))
 		return -EOPNOTSUPP;
 	ret->peer = own->peer;
 	ret->fabric = own->fabric;

@@ -243,6 +243,18 @@ static uint64_t relay_patience(const struct conn *c)
 	return exit_until && exit_until < until ? exit_until : until;
 }
 
+/* tx_lock held. */
+static void end_sending(struct conn *c, int fd)
+{
+	struct ism_slot *s = c->slot;
+
+	if (atomic_load(&s->tx_state) == ISM_TX_RING) {
+		s->tx.flags |= ISM_PROD_FIN;
+		ism_ring_tx_publish(&s->tx, c->peer);
+	}
+	io_end_tx(c, fd, relay_patience(c));
+}
+
 /* The last holder goes: say so in the rings, ahead of TCP's own FIN or RST. */
 static void end_rings(struct conn *c, int fd)
 {
@@ -254,12 +266,8 @@ static void end_rings(struct conn *c, int fd)
 	abort = reset_if_unread(c, fd) || lingers_zero(fd);
 	if (!ism_lock_take(&s->tx_lock)) {
 		/* The kernel's RST says it all at once: error, poll events, SO_ERROR; a flag before it cannot. */
-		if (!abort && atomic_load(&s->tx_state) == ISM_TX_RING) {
-			s->tx.flags |= ISM_PROD_FIN;
-			ism_ring_tx_publish(&s->tx, c->peer);
-		}
 		if (!abort)
-			io_end_tx(c, fd, relay_patience(c));
+			end_sending(c, fd);
 		atomic_store(&s->tx_state, ISM_TX_FOREVER);
 		ism_lock_drop(&s->tx_lock);
 	}
@@ -585,8 +593,7 @@ static int no_rings(const struct ism_sock_info *i)
 	if (!i->token || !(i->flags & ISM_SOCK_ESTABLISHED))
 		return 0;
 	if (i->flags & ISM_SOCK_REMOTE)
-		return !(i->caps & ISM_CAP_DIRECT) ||
-		       !(i->caps & i->peer_caps & (ISM_CAP_DIRECT | ISM_CAP_RELAY));
+		return !(i->caps & ISM_CAP_DIRECT) || !ism_caps_agree(i->caps, i->peer_caps);
 	return !(i->peer_caps & ISM_CAP_DIRECT);
 }
 
