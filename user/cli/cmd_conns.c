@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <time.h>
 #include <ismredir/option.h>
+#include "clock.h"
 #include "inspect.h"
 #include "policy.h"
 #include "reasons.h"
@@ -90,11 +90,8 @@ static int wanted(const struct filter *f, const struct ism_conn_view *v)
 
 static unsigned long long age_ms(const struct ism_conn *c)
 {
-	struct timespec ts;
-	unsigned long long now;
+	__u64 now = ism_clock_ns();
 
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	now = ts.tv_sec * 1000000000ULL + ts.tv_nsec;
 	return now > c->born_ns ? (now - c->born_ns) / 1000000 : 0;
 }
 

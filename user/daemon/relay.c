@@ -16,9 +16,9 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
-#include <time.h>
 #include <unistd.h>
 #include <ismredir/option.h>
+#include "clock.h"
 #include "dmbs.h"
 #include "log.h"
 #include "reasons.h"
@@ -70,14 +70,6 @@ struct relay {
 	int stays; /* the guard does */
 	struct relay_stats st;
 };
-
-static __u64 now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * 1000000000ULL + ts.tv_nsec;
-}
 
 /* ---------------------------------------------------------------- the table */
 
@@ -699,7 +691,6 @@ static __u64 sleep_ns(const struct relay *r)
 
 	if (r->holds.high && r->holds.next_ns < until)
 		until = r->holds.next_ns;
-
 	for (const struct relay_end *e = r->active; e; e = e->next_active) {
 		if (e->retry_ns > r->now && e->retry_ns < until)
 			until = e->retry_ns;
@@ -749,7 +740,7 @@ static void loop(struct relay *r)
 	int spinning = 0, did;
 
 	while (!r->stop || r->all) {
-		r->now = now_ns();
+		r->now = ism_clock_ns();
 		if (r->stop && !r->stop_ns)
 			r->stop_ns = r->now;
 		if (r->stop_ns && r->now - r->stop_ns > DRAIN_NS)
@@ -795,7 +786,7 @@ static void finish(struct relay *r)
 	while (r->all)
 		free_end(r, r->all, 0);
 	r->holds.next_ns = 0;
-	relay_holds_run(&r->holds, now_ns());
+	relay_holds_run(&r->holds, ism_clock_ns());
 	r->stays = relay_holds_any(&r->holds);
 	if (r->loaded && !r->stays)
 		relay_maps_unguard();

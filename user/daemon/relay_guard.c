@@ -17,9 +17,9 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 #include <ismredir/dmb.h>
+#include "clock.h"
 #include "err.h"
 #include "log.h"
 #include "relay_hold.h"
@@ -224,14 +224,6 @@ static void reset_there(const struct ism_conn *c, void *arg)
 	serve(NULL, &msg, *(int *)arg);
 }
 
-static __u64 now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * 1000000000ULL + ts.tv_nsec;
-}
-
 /* Direct ends */
 
 /* What a hold points to, if that can still be read. */
@@ -243,8 +235,8 @@ static const void *readable(const int probe[2], const void *dmb)
 static void watch_one(struct relay_maps *m, struct relay_hold *h, struct ism_relay *s,
 		      const int probe[2], int home)
 {
-	enum relay_hold_todo todo =
-		relay_hold_step(h, s, readable(probe, h->own), readable(probe, h->peer), now_ns());
+	enum relay_hold_todo todo = relay_hold_step(h, s, readable(probe, h->own),
+						    readable(probe, h->peer), ism_clock_ns());
 	struct guard_msg msg = { .op = todo == HOLD_KICK ? GUARD_KICK : GUARD_RESET };
 
 	if ((todo == HOLD_KICK || todo == HOLD_RESET) && !relay_maps_conn(m, s->token, &msg.conn))

@@ -7,8 +7,8 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
-#include <time.h>
 #include <unistd.h>
+#include "clock.h"
 
 #define ROUNDS 200
 #define WARMUP 20
@@ -52,14 +52,6 @@ static void *answer(void *arg)
 	return NULL;
 }
 
-static __u64 now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * 1000000000ULL + ts.tv_nsec;
-}
-
 static int by_size(const void *a, const void *b)
 {
 	__u32 x = *(const __u32 *)a, y = *(const __u32 *)b;
@@ -75,12 +67,12 @@ static __u32 play(struct pong *p)
 	__u64 start;
 
 	for (int i = 0; i < ROUNDS; i++) {
-		start = now_ns();
+		start = ism_clock_ns();
 		/* A partner that has died would never answer. */
 		if (give(p->ping) || poll(&poll_pong, 1, 1000) != 1 || take(p->pong))
 			return 0;
 		if (i >= WARMUP)
-			cost[i - WARMUP] = (now_ns() - start) / 2;
+			cost[i - WARMUP] = (ism_clock_ns() - start) / 2;
 	}
 	qsort(cost, ROUNDS - WARMUP, sizeof(cost[0]), by_size);
 	return cost[(ROUNDS - WARMUP) / 2];

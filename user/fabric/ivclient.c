@@ -12,8 +12,8 @@
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
+#include "clock.h"
 #include "err.h"
 
 #define VERSION	  0
@@ -147,20 +147,12 @@ static int take_peer(struct ism_ivclient *c, __s64 value, int fd)
 
 /* ---------------------------------------------------------------- greeting */
 
-static __s64 now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000LL + t.tv_nsec / 1000000;
-}
-
 /* One deadline for the whole greeting: a server that sends byte by byte, or without end, keeps nobody. */
 static int wait_message(struct ism_ivclient *c, __s64 *ret, int *ret_fd)
 {
 	for (;;) {
 		struct pollfd p = { .fd = c->sock, .events = POLLIN };
-		__s64 left = c->deadline - now_ms();
+		__s64 left = c->deadline - (__s64)ism_clock_ms();
 		int rc;
 
 		if (left <= 0)
@@ -242,7 +234,7 @@ static int start(struct ism_ivclient *c, const char *path, struct ism_err *err)
 	c->sock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (c->epoll < 0 || c->sock < 0)
 		return -errno;
-	c->deadline = now_ms() + WAIT_MS;
+	c->deadline = ism_clock_ms() + WAIT_MS;
 	/* connect() sleeps while a server that has stopped has a full backlog, and then says EAGAIN. */
 	if (setsockopt(c->sock, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof(wait)))
 		return -errno;

@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
+#include "clock.h"
 #include "region_priv.h"
 
 #define STUCK_MS 1000 /* a claim takes microseconds */
@@ -24,10 +24,7 @@ __u64 region_now_ms(void)
 #ifdef REGION_TEST
 	return region_test_now();
 #else
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000ULL + t.tv_nsec / 1000000;
+	return ism_clock_ms();
 #endif
 }
 

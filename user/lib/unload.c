@@ -15,8 +15,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
+#include "clock.h"
 #include "inspect.h"
 #include "pins.h"
 #include <ismredir/relay.h>
@@ -122,17 +122,9 @@ static int scan_one(const struct ism_conn_view *v, void *arg)
 	return 0;
 }
 
-static long long now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * 1000LL + ts.tv_nsec / 1000000;
-}
-
 static int drain(unsigned int timeout_ms, struct ism_unload_result *ret, struct ism_err *err)
 {
-	long long end = now_ms() + timeout_ms;
+	__u64 end = ism_clock_ms() + timeout_ms;
 	struct scan s = {};
 	unsigned int pause_us = 1000;
 	int rc;
@@ -156,7 +148,7 @@ static int drain(unsigned int timeout_ms, struct ism_unload_result *ret, struct 
 			s.senders_done = 1;
 		if (was_done && !s.unread && !s.relayed)
 			break;
-		if (now_ms() >= end) {
+		if (ism_clock_ms() >= end) {
 			ret->left = s.unread + s.busy + s.relayed;
 			ret->left_bytes = s.unread_bytes;
 			rc = -ETIMEDOUT;
