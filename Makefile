@@ -91,7 +91,7 @@ $(B)/libismfabric.a: $(FABRIC_OBJ)
 
 # -z now: lazy binding in a forked child with a small stack has crashed other shims.
 $(SHIM): $(SHIM_OBJ)
-	$(call say,LINK,$@)$(CC) -shared $(CFLAGS) $(LDFLAGS) -Wl,-z,now -Wl,-z,noseparate-code -Wl,-z,defs -Wl,-soname,$(@F) -o $@ $^ -lpthread
+	$(call say,LINK,$@)$(CC) -shared $(CFLAGS) $(LDFLAGS) -Wl,-z,now -Wl,-Bsymbolic-functions -Wl,-z,noseparate-code -Wl,-z,defs -Wl,-soname,$(@F) -o $@ $^ -lpthread
 
 $(SHIM_OBJ): $(B)/shim/%.o: %.c
 	$(call say,CC,$@)mkdir -p $(@D) && $(CC) $(CPPFLAGS) $(CFLAGS) $(SHIM_CFLAGS) -MMD -MP -c -o $@ $<

@@ -140,6 +140,8 @@ static void leave_one(struct conn *c, void *arg)
 
 void ism_confine(uint32_t reason)
 {
+	if (ism_borrowed)
+		return;
 	atomic_store(&ism_disabled, 1);
 	atomic_store(&ism_confined, 1);
 	conn_each(leave_one, &reason);
@@ -147,7 +149,7 @@ void ism_confine(uint32_t reason)
 
 void ism_disable(uint32_t reason)
 {
-	if (atomic_exchange(&ism_disabled, 1))
+	if (ism_borrowed || atomic_exchange(&ism_disabled, 1))
 		return;
 	conn_each(demote_one, &reason);
 }

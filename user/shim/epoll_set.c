@@ -691,7 +691,7 @@ static int created(int epfd)
 {
 	int saved = errno;
 
-	if (epfd >= 0 && epfd < ISM_FD_MAX && !ism_lock_take(&big)) {
+	if (epfd >= 0 && epfd < ISM_FD_MAX && !ism_borrowed && !ism_lock_take(&big)) {
 		ep_new(epfd);
 		ism_lock_drop(&big);
 	}

@@ -78,7 +78,7 @@ ISM_EXPORT int socket(int family, int type, int protocol)
 	if (fd < 0)
 		return fd;
 	fd_is_new(fd);
-	if (is_tcp_type(family, type, protocol))
+	if (is_tcp_type(family, type, protocol) && !ism_borrowed)
 		ism_fd_set(fd, ISM_FD_TCP, NULL);
 	return fd;
 }
@@ -215,7 +215,7 @@ static int accepted(int listener, int fd, int flags)
 	if (fd < 0)
 		return fd;
 	fd_is_new(fd);
-	if (listener_is_marked(listener))
+	if (!ism_borrowed && listener_is_marked(listener))
 		conn_start(fd, !!(flags & SOCK_NONBLOCK));
 	errno = saved;
 	return fd;

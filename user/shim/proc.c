@@ -52,6 +52,7 @@ static void after_in_child(void)
 {
 	my_pid = SYS(SYS_getpid);
 	in_fork = 0;
+	ism_borrowed = 0; /* this memory is our own, whoever made us */
 	if (ism_table_idle())
 		return;
 	ism_daemon_after_fork();
@@ -85,16 +86,6 @@ ISM_EXPORT pid_t fork(void)
 	return pid;
 }
 ISM_ALIAS(__fork, fork);
-
-/*
- * The child of vfork() would run our hooks in the parent's memory, and dup2() and close() there would
- * change the parent's table. POSIX lets it be fork(). The parent does not wait for exec, then.
- */
-ISM_EXPORT pid_t vfork(void)
-{
-	return fork();
-}
-ISM_ALIAS(__vfork, vfork);
 
 /* Without atfork handlers, so ours have to be called. */
 static pid_t fork_by(pid_t (*how)(void *arg), void *arg)
@@ -159,10 +150,10 @@ ISM_EXPORT int daemon(int nochdir, int noclose)
 
 /* ---------------------------------------------------------------- end of the process */
 
-/* Not in a process that only borrows our memory, as clone(CLONE_VM) makes. */
+/* Not in a process that only borrows our memory, as vfork() and clone(CLONE_VM) make. */
 static int is_me(void)
 {
-	return SYS(SYS_getpid) == my_pid;
+	return !ism_borrowed && SYS(SYS_getpid) == my_pid;
 }
 
 static void leave_process(void)
@@ -527,7 +518,7 @@ ISM_EXPORT int sigaction(int sig, const struct sigaction *act, struct sigaction 
 	if (sig <= 0 || sig >= _NSIG)
 		return REAL(sigaction)(sig, act, old);
 	before = atomic_load(&handlers[sig]);
-	wrap = act && is_interrupting(act);
+	wrap = act && is_interrupting(act) && !ism_borrowed;
 	if (wrap) {
 		ours = *act;
 		ours.sa_sigaction = trampoline;

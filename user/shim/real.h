@@ -68,6 +68,7 @@
 	R(int, epoll_pwait2,                                                                       \
 	  (int, struct epoll_event *, int, const struct timespec *, const sigset_t *))             \
 	R(pid_t, fork, (void))                                                                     \
+	R(pid_t, vfork, (void))                                                                    \
 	R(int, prctl, (int, ...))                                                                  \
 	R(int, execve, (const char *, char *const[], char *const[]))                               \
 	R(int, execvpe, (const char *, char *const[], char *const[]))                              \

@@ -14,7 +14,8 @@
  *   hooks_fd.c socket, connect, accept, listen, close, dup, fcntl, ioctl, sockopts, shutdown
  *   poll.c     poll, select and their kin
  *   epoll.c    epoll
- *   proc.c     fork, vfork, exec, posix_spawn, SCM_RIGHTS, signals, io_uring, stdio
+ *   vfork.c    vfork
+ *   proc.c     fork, exec, posix_spawn, SCM_RIGHTS, signals, io_uring, stdio
  *
  * A descriptor that is not ours costs one table look-up: conn_of() or ism_fd_get(). The kernel's file
  * descriptor stays the application's: numbers, dup(), /proc and fork() stay right, and everything that
@@ -592,6 +593,14 @@ extern _Atomic uint32_t ism_disabled, ism_confined;
  * Return: 0 (also when it is no connection of ours), or -EAGAIN.
  */
 int ism_fd_leave(int fd, uint32_t reason, int forget);
+
+/* vfork.c */
+
+/**
+ * ism_borrowed - this is a child of vfork(), and the memory is its parent's: whatever hook notes something in
+ * it looks here first. Its parent stands still and has one thread, so nobody else is meant.
+ */
+extern volatile uint32_t ism_borrowed;
 
 /* proc.c */
 
