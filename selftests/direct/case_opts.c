@@ -381,12 +381,34 @@ static void ulp(struct end *e)
 	chat(e);
 }
 
+/* A time limit that was set while there were no rings yet holds on them, too. */
+static void early(struct end *e)
+{
+	uint64_t before;
+
+	conn_open(e, AF_INET);
+	timeout_set(e->fd, SO_RCVTIMEO, e->server ? 0 : 120);
+	warm_up(e);
+	if (e->server) {
+		hear(e);
+		chat(e);
+		return;
+	}
+	before = now_ms();
+	FAILS(get1(e, 100, 0), EAGAIN);
+	CHECK(now_ms() - before >= 100);
+	timeout_set(e->fd, SO_RCVTIMEO, 0);
+	tell(e, 0);
+	chat(e);
+}
+
 const struct test tests_opts[] = {
 	{ "fionread", fionread_client, fionread_server, 0, 0 },
 	{ "siocoutq", siocoutq, NULL, 0, 0 },
 	{ "rcvtimeo", rcvtimeo, NULL, 0, 0 },
 	{ "sndtimeo", sndtimeo, NULL, 0, 0 },
 	{ "rcvlowat", rcvlowat_client, rcvlowat_server, 0, 0 },
+	{ "rcvtimeo_early", early, NULL, RAW, 0 },
 	{ "names", names, NULL, 0, 0 },
 	{ "tcp_states", tcp_states, NULL, 0, 0 },
 	{ "options", options, NULL, 0, 0 },

@@ -596,25 +596,37 @@ static uint64_t timeo_ns(int fd, int name)
 	return tv.tv_sec * 1000000000ULL + tv.tv_usec * 1000ULL;
 }
 
-/* What waits in user space needs to know, read back from the kernel. */
+static void note_name(struct ism_slot *s, int fd, int name)
+{
+	int v;
+
+	if (name == RCVTIMEO_OLD || name == RCVTIMEO_NEW) {
+		atomic_store(&s->rcvtimeo, timeo_ns(fd, SO_RCVTIMEO));
+	} else if (name == SNDTIMEO_OLD || name == SNDTIMEO_NEW) {
+		atomic_store(&s->sndtimeo, timeo_ns(fd, SO_SNDTIMEO));
+	} else if (name == SO_RCVLOWAT) {
+		v = sockopt_int(fd, SO_RCVLOWAT);
+		atomic_store(&s->rcvlowat, v > 0 ? v : 1);
+	}
+}
+
+/*
+ * What waits in user space needs to know, read back from the kernel. Before there are rings nobody does, and
+ * whoever prepares them goes to INIT first and reads all of it then: conn.c.
+ */
 static void note_option(int fd, int level, int name)
 {
 	struct conn *c;
-	int v;
+	uint32_t state;
 
 	if (level != SOL_SOCKET)
 		return;
 	c = conn_of(fd);
 	if (!c)
 		return;
-	if (name == RCVTIMEO_OLD || name == RCVTIMEO_NEW) {
-		atomic_store(&c->slot->rcvtimeo, timeo_ns(fd, SO_RCVTIMEO));
-	} else if (name == SNDTIMEO_OLD || name == SNDTIMEO_NEW) {
-		atomic_store(&c->slot->sndtimeo, timeo_ns(fd, SO_SNDTIMEO));
-	} else if (name == SO_RCVLOWAT) {
-		v = sockopt_int(fd, SO_RCVLOWAT);
-		atomic_store(&c->slot->rcvlowat, v > 0 ? v : 1);
-	}
+	state = atomic_load(&c->slot->state);
+	if (state == ISM_SLOT_INIT || state == ISM_SLOT_ATTACHED)
+		note_name(c->slot, fd, name);
 	conn_done(c);
 }
 
