@@ -122,18 +122,24 @@ static __always_inline __u32 relay_unwanted(struct verdict *v, struct ism_relay 
 		r->msgs = 0;
 	if (r->msgs >= v->ctl->budget_msgs)
 		return ISM_R_MESSAGES;
-	if (ism_memory_room(v->me, sk, v->size) != ISM_ROOM)
-		return ISM_R_PRESSURE;
-	return small_stream(v, r->pushed) ? ISM_R_STREAM : 0; /* push_msgs starts anew */
+	return ism_memory_room(v->me, sk, v->size) == ISM_ROOM ? 0 : ISM_R_PRESSURE;
 }
 
 static __always_inline __u32 relay_decide(struct verdict *v, struct ism_relay *r)
 {
+	int stream = small_stream(v, r ? r->pushed : 0); /* push_msgs starts anew */
 	__u32 reason = relay_refused(v, r);
 
+	/* Also while it waits for TCP, as most of such a stream does: in the sockhash that is slower. */
+	if (stream && v->me->run >= v->ctl->leave_run && (!r || r->redirected == r->delivered)) {
+		ism_leave(v->me);
+		return ISM_R_STREAM;
+	}
 	if (reason || !r)
 		return reason;
 	reason = relay_unwanted(v, r);
+	if (!reason && stream)
+		reason = ISM_R_STREAM;
 	if (!reason || r->redirected == r->delivered)
 		return reason;
 	/* In the relay there is order by itself; held back on TCP the bytes wait for a timer. */

@@ -115,6 +115,28 @@ test_relay_fin()
 	both_down
 }
 
+# left - the writer's end of PORT is TCP for good, because it streams; neither relay has it any more
+left()
+{
+	[ "$(ends | grep -c '^a tcp stream true')" = 1 ] && no_slots
+}
+
+# What becomes a stream of small messages leaves its relay, and the sockhash, which is slower than plain TCP.
+test_relay_bulk()
+{
+	local before file=$TOP/$NAME/a/bulk.done
+
+	relay_up
+	before=$(relayed a)
+	on b serve bulk "$PORT" "$PYTHON" "$CROSS/bulk.py" listen "$HOST_B" "$PORT" || die "bulk.py does not start"
+	on a spawn bulk "$PYTHON" "$CROSS/bulk.py" connect "$HOST_B" "$PORT" "$file"
+	within 30 test -e "$file" || die "the stream does not arrive: $(cat "$TOP/$NAME"/?/bulk.log)"
+	moved a "$before" || die "nothing went by the relay"
+	within 10 left || die "it does not leave: $(ends)"
+	rm "$file"
+	both_down
+}
+
 # A reader that stops: what its writer can get rid of is bounded, and arrives once it reads.
 test_relay_stopped_reader()
 {
