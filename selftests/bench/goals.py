@@ -40,9 +40,13 @@ GOALS = (
     Goal("nginx: faster in every row", ("nginx/",), 1, more=True),
     Goal("PostgreSQL: faster in every row", ("pgbench/",), 1, more=True),
     Goal("foreign load: no row below TCP", ("busy/",), 1),
-    Goal("short connections, capable peer: 0.9 of TCP's rate", ("connect/both",), 0.9),
-    Goal("short connections, peer not capable: 0.98 of TCP's rate",
-         ("connect/out", "connect/in", "connect/unloaded"), 0.98),
+    Goal("short connections, capable peer, one CPU: 0.9 of TCP's rate",
+         ("connect/both/one-cpu",), 0.9),
+    Goal("short connections, capable peer, two CPUs: the same", ("connect/both/two-cpus",), 0.9),
+    Goal("short connections, peer not capable, one CPU: 0.98 of TCP's rate",
+         tuple(f"connect/{kind}/one-cpu" for kind in ("out", "in", "unloaded")), 0.98),
+    Goal("short connections, peer not capable, two CPUs: the same",
+         tuple(f"connect/{kind}/two-cpus" for kind in ("out", "in", "unloaded")), 0.98),
     Goal("programs without TCP: 0.98 of their rate", ("other/",), 0.98),
 )
 

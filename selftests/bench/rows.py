@@ -160,15 +160,19 @@ def busy_rows(effort):
 
 
 def connect_rows(effort):
-    """Short connections, by who of the two ends is capable."""
+    """
+    Short connections, by who of the two ends is capable. On one CPU nobody is ever idle, so the rate
+    says what a connection costs; on two it also says who fell asleep before the next one came.
+    """
     some = ("tcp", "naive", "skmsg", "direct")
     kinds = (("both", "both ends capable", lambda p: (p, p), some + ("unix",)),
              ("out", "to a peer that is not capable", lambda p: ("tcp", p), some),
              ("in", "from a peer that is not capable", lambda p: (p, "tcp"), some),
              ("unloaded", "under `ismredir run`, nothing loaded",
               lambda p: (p, p) if p == "tcp" else (NOWHERE, NOWHERE), ("tcp", "direct")))
-    return [load_row(f"connect/{kind}", "connect", label, "per_sec", "connect", cpus("two-cpus"),
-                     effort.connect_ms, planes, ends, ["--spread", 16])
+    return [load_row(f"connect/{kind}/{place}", "connect", f"{label}, {words}", "per_sec",
+                     "connect", cpus(place), effort.connect_ms, planes, ends, ["--spread", 16])
+            for place, words in (("one-cpu", "one CPU"), ("two-cpus", "two CPUs"))
             for kind, label, ends, planes in kinds]
 
 
