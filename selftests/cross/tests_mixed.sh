@@ -46,6 +46,23 @@ test_mixed_transfer_b()
 	mixed_transfer b
 }
 
+# A host whose ismredird does not relay has nothing in common with one whose programs are plain: TCP, every byte.
+test_mixed_without_relay()
+{
+	mixed_up a
+	on a
+	stop_daemon
+	rm -f "$DIR/ismredird.log"
+	daemon_up
+	within 5 announced || die "its load does not know the fabric"
+	exchange 3 epoll epoll
+	exchange_ends
+	[[ $(on b ism -j status | jq -c .reasons) == *no_plane* ]] || die "b did not refuse: $(on b ism -j status)"
+	[ "$(relayed b)" = 0 ] || die "$(relayed b) bytes went by a relay"
+	[ "$(direct_bytes a)" = 0 ] || die "$(direct_bytes a) bytes went by rings"
+	both_down
+}
+
 # direct_bytes HOST - what its programs moved by rings, ever
 direct_bytes()
 {
