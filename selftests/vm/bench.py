@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 """Between two guests: virtio-net TCP beside relay and direct, in the same guests, interleaved.
 
-    B=BUILD bench.py [--rounds N] [--over ivshmem|plain] [--markdown FILE]
+    B=BUILD bench.py [--rounds N] [--over ivshmem|plain|cxl] [--markdown FILE]
 """
 
 import argparse
@@ -27,7 +27,10 @@ REGION = 256 << 20
 PLANES = ("tcp", "relay", "direct")
 WARM_MS = 1500  # TCP drains, both ends ask for rings
 MS = 1500
-NAMES = {"ivshmem": "ivshmem-doorbell, interrupts", "plain": "ivshmem-plain, polling"}
+NAMES = {"ivshmem": "ivshmem-doorbell, interrupts", "plain": "ivshmem-plain, polling",
+         "cxl": "CXL memory (type 3, devdax), polling"}
+NOTES = {"cxl": "QEMU emulates each single load and store of this memory, so these figures say that it works, "
+                "and nothing of CXL. coherent=yes, rings of 64 KiB."}
 
 
 def starter(plane):
@@ -94,25 +97,43 @@ ROWS = (
 )
 
 
-def guests(lab, over):
-    """Two of them with a region, load and daemon."""
+def by_ivshmem(lab, over):
+    """Two guests with a region in an ivshmem device."""
     if over == "plain":
-        path = lab.memory("bench", REGION)
-        a, b = lab.pair("a", "b", **vm.plain(path, REGION))
+        pair = lab.pair("a", "b", **vm.plain(lab.memory("bench", REGION), REGION))
     else:
-        a, b = lab.pair("a", "b", **vm.doorbell(lab.ivshmem_server("bench", REGION)))
-    for g in (a, b):
+        pair = lab.pair("a", "b", **vm.doorbell(lab.ivshmem_server("bench", REGION)))
+    for g in pair:
+        g.fabric, g.ring = f"ivshmem:{device(g)}", "1M"
         if over == "ivshmem":
             g.modprobe("vfio-pci", "vfio_iommu_type1")
             g.ok(f"echo vfio-pci >/sys/bus/pci/devices/{device(g)}/driver_override; "
                  f"echo {device(g)} >/sys/bus/pci/drivers_probe")
-    a.ok(f"ismredir fabric format ivshmem:{device(a)}")
+    pair[0].ok(f"ismredir fabric format {pair[0].fabric}")
+    return pair
+
+
+def by_cxl(lab):
+    """The same with CXL memory, where programs may only use rings if it is coherent."""
+    memory = lab.memory("bench", REGION)
+    pair = lab.pair("a", "b", each=[vm.cxl(memory, REGION, lab.memory(f"bench-{n}", 1 << 20))
+                                    for n in "ab"])
+    for n, g in enumerate(pair):
+        g.cxl_dax()
+        g.fabric, g.ring = f"cxl:/dev/dax0.0,peer={n},coherent=yes", "64k"
+    pair[0].ok("ismredir fabric format cxl:/dev/dax0.0 --peers 2 --dmbs 64 --unit 2M")
+    return pair
+
+
+def guests(lab, over):
+    """Two of them with a region, load and daemon."""
+    a, b = by_cxl(lab) if over == "cxl" else by_ivshmem(lab, over)
     for g in (a, b):
         g.modprobe("tcp_diag")
         # all bytes of the relay's rows shall take it: mix-bytes=0
         load(g, "--skip-tests --set readers=any --set mix-bytes=0")
         g.ok("mkdir -p /run/ismredir")
-        g.start(f"exec ismredird --relay --fabric ivshmem:{device(g)} --ring-size 1M")
+        g.start(f"exec ismredird --relay --fabric {g.fabric} --ring-size {g.ring}")
         g.within("test -S /run/ismredir/control.sock && ismredir dmbs")
         g.within("ismredir -j status | grep -A1 '\"fabrics\"' | grep -q '[0-9a-f][0-9a-f]'")
     return a, b
@@ -154,7 +175,8 @@ def table(got, over, rounds, kernel):
     lines = [f"## {NAMES[over]}", "",
              f"{rounds} rounds, two guests with one CPU each ({kernel}) on "
              f"{os.cpu_count()} CPUs of the host ({platform.release()}), QEMU without hardware "
-             "virtualization (TCG): every figure is of an emulated machine.", "",
+             "virtualization (TCG): every figure is of an emulated machine.",
+             *([NOTES[over]] if over in NOTES else []), "",
              "| | unit | virtio-net TCP | relay | direct | relay : TCP | direct : TCP |",
              "|---|---|---|---|---|---|---|"]
     for name, unit, less, _ in ROWS:

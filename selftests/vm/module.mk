@@ -24,4 +24,5 @@ bench-vm: all vm-tools bench-build
 	$(Q)cp selftests/vm/bench-head.md $(B)/vm/bench-vm.md && \
 	B=$(abspath $(B)) VM_NICE=0 python3 selftests/vm/bench.py --markdown $(B)/vm/bench-vm.md && \
 	B=$(abspath $(B)) VM_NICE=0 python3 selftests/vm/bench.py --over plain --markdown $(B)/vm/bench-vm.md && \
+	B=$(abspath $(B)) VM_NICE=0 python3 selftests/vm/bench.py --over cxl --markdown $(B)/vm/bench-vm.md && \
 	cp $(B)/vm/bench-vm.md docs/bench-vm.md
