@@ -26,10 +26,10 @@ static void parents_handler(int sig)
 
 static bool is_real_vfork(void)
 {
-#ifdef __x86_64__
+#if defined(__x86_64__) && !defined(__CET__)
 	return true;
 #else
-	return !getenv("LD_PRELOAD"); /* the shim has it on x86-64 only */
+	return !getenv("LD_PRELOAD"); /* see user/shim/vfork.c */
 #endif
 }
 

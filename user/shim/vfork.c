@@ -10,7 +10,8 @@
 
 volatile uint32_t ism_borrowed;
 
-#ifdef __x86_64__
+/* With -fcf-protection the library claims to get on with a shadow stack, which the child would overwrite. */
+#if defined(__x86_64__) && !defined(__CET__)
 
 /*
  * Where vfork() was called from. Not on the stack, as the child returns there first and then uses it; and
