@@ -119,6 +119,20 @@ ends_at_once()
 		die "truncated: $(cat "$TOP/$NAME/$log/fin.log")"
 }
 
+# Of two processes that hold a writer one is killed: no FIN, no reset, and the other's bytes follow.
+test_mixed_holders()
+{
+	local n=8
+
+	mixed_up a
+	on b serve holders "$PORT" "$PYTHON" "$CROSS/holders.py" listen "$HOST_B" "$PORT" $n || die "holders.py does not start"
+	on a inbox "$PYTHON" "$CROSS/holders.py" connect "$HOST_B" "$PORT" $n >"$TOP/$NAME/a/holders.log" 2>&1 ||
+		die "holders.py: $(cat "$TOP/$NAME/a/holders.log")"
+	within 20 grep -q "^of $n good $n\$" "$TOP/$NAME/b/holders.log" || die "$(cat "$TOP/$NAME/b/holders.log")"
+	[ "$(direct_bytes a)" -gt 1000000 ] || die "only $(direct_bytes a) bytes by the program itself"
+	both_down
+}
+
 test_mixed_fin_a()
 {
 	mixed_up a
