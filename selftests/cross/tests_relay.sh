@@ -171,6 +171,19 @@ test_relay_standstill()
 	both_down
 }
 
+# kill_both - the ismredird of this host and its guard at once; then comes the next one
+kill_both()
+{
+	local guard
+
+	guard=$(ps -o pid= --ppid "$DAEMON_PID" | tr -d ' ')
+	[ -n "$guard" ] || die "it has no guard"
+	kill -KILL "$guard" "$DAEMON_PID"
+	within 5 gone "$DAEMON_PID" || die "ismredird does not die"
+	within 5 gone "$guard" || die "its guard does not die"
+	next_relay
+}
+
 # killed_in_between COMMAND... - b's ismredird is killed in the middle of a transfer for which COMMAND says that it has
 # begun, and started again, three times
 killed_in_between()
@@ -181,10 +194,10 @@ killed_in_between()
 		talk 5
 		within 5 "$@" || die "round $round: not what it should be: $(ends)"
 		on b
-		kill_daemon
+		"${KILL:-kill_daemon}"
 		within 20 ends_told || die "round $round: $(tail -qn 1 "$TOP/$NAME"/?/transfer.log)"
 		on b
-		next_relay
+		! gone "$DAEMON_PID" || next_relay
 		stop_programs
 		on a stop_programs
 		PORT=$((PORT + 1))
@@ -197,6 +210,13 @@ test_relay_killed()
 {
 	relay_up
 	killed_in_between planes
+}
+
+# With its guard: what is in the relay holds back what follows, until the next one resets such connections.
+test_relay_guard_killed()
+{
+	relay_up
+	KILL=kill_both killed_in_between planes
 }
 
 # ends_told - both ends of the transfer have said how it ended
