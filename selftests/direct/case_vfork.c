@@ -64,14 +64,10 @@ static volatile int childs[4];
 
 static void make_things(void)
 {
-	struct sockaddr_storage a;
-	socklen_t len;
-
-	address(&a, &len, AF_INET, 0);
 	childs[0] = socket(AF_INET, SOCK_STREAM, 0);
 	childs[1] = socket(AF_INET, SOCK_STREAM, 0);
 	childs[2] = epoll_create1(0);
-	if (bind(childs[0], (void *)&a, len) || listen(childs[0], 5))
+	if (listen(childs[0], 5)) /* on any port, whichever host this is: selftests/cross */
 		_exit(1);
 	childs[3] = dup(childs[0]);
 }
