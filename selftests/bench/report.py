@@ -231,6 +231,7 @@ Made by `make bench`; the figures are of one machine and say nothing about yours
   the rest went by TCP. "foreign": CPU time that was not the bench's own, as a share of the
   machine (the kernel's interrupts, too), in the worst column; a measurement with more than
   {limit:.0%} was repeated, and the quietest try counts. {repeated} measurements were repeated.
+- What the figures do not say by themselves: [bench-notes.md](bench-notes.md).
 """
 
 
