@@ -12,7 +12,8 @@ import socket
 import sys
 import time
 
-EXCHANGES = 100
+from talk import answer, ask, take
+
 MESSAGES = 20000
 SIZE = 1000
 
@@ -21,18 +22,10 @@ def message(number):
     return number.to_bytes(8, "big") * (SIZE // 8)
 
 
-def told(sock, size):
-    got = b""
-    while len(got) < size and (more := sock.recv(size - len(got))):
-        got += more
-    return got
-
-
 def listen(addr, port):
     server = socket.create_server((addr, port))
     sock, _ = server.accept()
-    for _ in range(EXCHANGES):
-        sock.sendall(sock.recv(100))
+    answer(sock)
     seen, left = hashlib.sha256(), MESSAGES * SIZE
     while left and (more := sock.recv(min(left, 1 << 16))):
         seen.update(more)
@@ -43,15 +36,12 @@ def listen(addr, port):
 
 def connect(addr, port, path):
     sock = socket.create_connection((addr, port), 30)
-    for _ in range(EXCHANGES):
-        sock.sendall(b"x")
-        sock.recv(100)
-        time.sleep(0.005)
+    ask(sock)
     sent = hashlib.sha256()
     for number in range(MESSAGES):
         sock.sendall(message(number))
         sent.update(message(number))
-    if told(sock, 32) != sent.digest():
+    if take(sock, 32) != sent.digest():
         sys.exit("what came is not what was sent")
     with open(path, "w", encoding="ascii"):
         pass

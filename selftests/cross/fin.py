@@ -15,21 +15,13 @@ import socket
 import sys
 import time
 
+from talk import take
+
 EXCHANGES = 60
 SIZES = [1, 100, 5000, 60000, 300000, 900000]
 # More than the queue of a reader that stands still takes, so that the rest stays in the ring; or not.
 SLOW_SIZES = [5000, 300000, 420000, 600000]
 SLOW = 0.7
-
-
-def take(sock, n):
-    data = b""
-    while len(data) < n:
-        more = sock.recv(n - len(data))
-        if not more:
-            raise EOFError
-        data += more
-    return data
 
 
 def content(want):

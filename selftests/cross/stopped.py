@@ -10,15 +10,15 @@ import socket
 import sys
 import time
 
-EXCHANGES = 100
+from talk import answer, ask
+
 STOPPED = 3
 
 
 def listen(addr, port):
     server = socket.create_server((addr, port))
     sock, _ = server.accept()
-    for _ in range(EXCHANGES):
-        sock.sendall(sock.recv(100))
+    answer(sock)
     time.sleep(STOPPED + 1)
     got = 0
     while more := sock.recv(1 << 20):
@@ -28,10 +28,7 @@ def listen(addr, port):
 
 def connect(addr, port, size):
     sock = socket.create_connection((addr, port), 30)
-    for _ in range(EXCHANGES):
-        sock.sendall(b"x")
-        sock.recv(100)
-        time.sleep(0.005)
+    ask(sock)
     sock.setblocking(False)
     sent, end = 0, time.monotonic() + STOPPED
     while time.monotonic() < end:

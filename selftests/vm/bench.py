@@ -17,12 +17,11 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import vm  # noqa: E402
-from tests_bells import device  # noqa: E402
-from tests_kernel import CGROUP, IN, load  # noqa: E402
+from cross import SERVER, bind, daemon_up, prepare  # noqa: E402
+from tests_kernel import IN  # noqa: E402
 
 BUILD = os.path.abspath(os.environ.get("B") or os.path.join(vm.SOURCE, "build"))
 NETLOAD = f"{BUILD}/bench/netload"
-SERVER = "10.9.0.1"
 REGION = 256 << 20
 PLANES = ("tcp", "relay", "direct")
 WARM_MS = 1500  # TCP drains, both ends ask for rings
@@ -97,46 +96,38 @@ ROWS = (
 )
 
 
-def by_ivshmem(lab, over):
-    """Two guests with a region in an ivshmem device."""
+def with_region(lab, over):
+    """Two guests with a region, and load. All bytes of the relay's rows shall take it."""
+    settings = "--set readers=any"
+    if over == "cxl":
+        memory = lab.memory("bench", REGION)
+        pair = lab.pair("a", "b", each=[vm.cxl(memory, REGION, lab.memory(f"bench-{n}", 1 << 20))
+                                        for n in "ab"])
+        for g in pair:
+            g.cxl_dax()
+            g.ring = "64k"
+        # programs may only use rings if the memory is coherent
+        prepare(pair, "--peers 2 --dmbs 64 --unit 2M", settings=settings,
+                specs=[f"cxl:/dev/dax0.0,peer={n},coherent=yes" for n in range(2)])
+        return pair
     if over == "plain":
         pair = lab.pair("a", "b", **vm.plain(lab.memory("bench", REGION), REGION))
     else:
         pair = lab.pair("a", "b", **vm.doorbell(lab.ivshmem_server("bench", REGION)))
     for g in pair:
-        g.fabric, g.ring = f"ivshmem:{device(g)}", "1M"
+        g.ring = "1M"
         if over == "ivshmem":
-            g.modprobe("vfio-pci", "vfio_iommu_type1")
-            g.ok(f"echo vfio-pci >/sys/bus/pci/devices/{device(g)}/driver_override; "
-                 f"echo {device(g)} >/sys/bus/pci/drivers_probe")
-    pair[0].ok(f"ismredir fabric format {pair[0].fabric}")
-    return pair
-
-
-def by_cxl(lab):
-    """The same with CXL memory, where programs may only use rings if it is coherent."""
-    memory = lab.memory("bench", REGION)
-    pair = lab.pair("a", "b", each=[vm.cxl(memory, REGION, lab.memory(f"bench-{n}", 1 << 20))
-                                    for n in "ab"])
-    for n, g in enumerate(pair):
-        g.cxl_dax()
-        g.fabric, g.ring = f"cxl:/dev/dax0.0,peer={n},coherent=yes", "64k"
-    pair[0].ok("ismredir fabric format cxl:/dev/dax0.0 --peers 2 --dmbs 64 --unit 2M")
+            bind(g)
+    prepare(pair, settings=settings)
     return pair
 
 
 def guests(lab, over):
-    """Two of them with a region, load and daemon."""
-    a, b = by_cxl(lab) if over == "cxl" else by_ivshmem(lab, over)
-    for g in (a, b):
-        g.modprobe("tcp_diag")
-        # all bytes of the relay's rows shall take it: mix-bytes=0
-        load(g, "--skip-tests --set readers=any --set mix-bytes=0")
-        g.ok("mkdir -p /run/ismredir")
-        g.start(f"exec ismredird --relay --fabric {g.fabric} --ring-size {g.ring}")
-        g.within("test -S /run/ismredir/control.sock && ismredir dmbs")
-        g.within("ismredir -j status | grep -A1 '\"fabrics\"' | grep -q '[0-9a-f][0-9a-f]'")
-    return a, b
+    """The same, with daemons that can do both planes."""
+    pair = with_region(lab, over)
+    for g in pair:
+        daemon_up(g, "--relay")
+    return pair
 
 
 def measure_all(a, b, rounds):

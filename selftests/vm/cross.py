@@ -20,22 +20,22 @@ TOLD = re.compile(r"exact (\d+) bytes, sent (\d+), end (eof|reset)")
 
 
 def bind(guest):
-    """The guest's ivshmem device shall interrupt."""
+    """The guest's ivshmem devices shall interrupt."""
     guest.modprobe("vfio-pci", "vfio_iommu_type1")
-    d = device(guest)
-    guest.ok(f"echo vfio-pci >/sys/bus/pci/devices/{d}/driver_override; "
-             f"echo {d} >/sys/bus/pci/drivers_probe")
+    for d in device(guest).split():
+        guest.ok(f"echo vfio-pci >/sys/bus/pci/devices/{d}/driver_override; "
+                 f"echo {d} >/sys/bus/pci/drivers_probe")
 
 
-def prepare(guests, *options, specs=None):
-    """Format their region, and load. @options: of the format; @specs: else it is ivshmem."""
+def prepare(guests, *options, specs=None, settings=""):
+    """Format their region, and load. @options: of the format; @specs: else it is ivshmem; @settings: more of the load."""
     for n, g in enumerate(guests):
         g.fabric = specs[n] if specs else f"ivshmem:{device(g)}"
     guests[0].ok(f"ismredir fabric format {guests[0].fabric.split(',')[0]} {' '.join(options)}")
     for g in guests:
         g.modprobe("tcp_diag")  # for SOCK_DESTROY; the guest's kernel finds no modules by itself
         # a stream that mostly overflows stays on the relay, as that is the test
-        load(g, "--skip-tests --set mix-bytes=0")
+        load(g, f"--skip-tests --set mix-bytes=0 {settings}")
 
 
 # ---------------------------------------------------------------- ismredird

@@ -4,6 +4,7 @@
 import subprocess
 
 import vm
+from cross import bind
 from run import BUILD, check, scenario
 from tests_bells import device
 
@@ -99,12 +100,9 @@ def region_of_one_guest(lab):
 @check(region_of_one_guest)
 def contract_by_interrupts(guest):
     """The suite of the fabric interface, over devices that interrupt."""
-    guest.modprobe("vfio-pci", "vfio_iommu_type1")
     devices = device(guest).split()
     assert len(devices) == 4
-    for d in devices:
-        guest.ok(f"echo vfio-pci >/sys/bus/pci/devices/{d}/driver_override; "
-                 f"echo {d} >/sys/bus/pci/drivers_probe")
+    bind(guest)
     text = guest.ok(f"cd /tmp; ISM_CONTRACT_DEVICES='{' '.join(devices)}' {BUILD}/fabric/contract "
                     "-j1 --filter 'contract/!(every_provider*)' 2>&1", timeout=300)
     assert "Failing: 0 | Crashing: 0" in text and "Tested: 0" not in text, text

@@ -374,22 +374,40 @@ static uint64_t timeo(int fd, int opt)
 	struct timeval tv = {};
 	socklen_t len = sizeof(tv);
 
+	/* as the kernel has rounded it */
 	if (real.getsockopt(fd, SOL_SOCKET, opt, &tv, &len))
 		return 0;
 	return tv.tv_sec * 1000000000ULL + tv.tv_usec * 1000ULL;
 }
 
+void conn_read_option(struct ism_slot *s, int fd, int name)
+{
+	int low = 1;
+	socklen_t len = sizeof(low);
+
+	switch (name) {
+	case SO_RCVTIMEO:
+		atomic_store(&s->rcvtimeo, timeo(fd, name));
+		break;
+	case SO_SNDTIMEO:
+		atomic_store(&s->sndtimeo, timeo(fd, name));
+		break;
+	case SO_RCVLOWAT:
+		real.getsockopt(fd, SOL_SOCKET, name, &low, &len);
+		atomic_store(&s->rcvlowat, low > 0 ? low : 1);
+		break;
+	}
+}
+
 /* What the application has set before we cared. */
 static void read_options(struct ism_slot *s, int fd)
 {
-	int fl = real.fcntl(fd, F_GETFL), low = 1;
-	socklen_t len = sizeof(low);
+	int fl = real.fcntl(fd, F_GETFL);
 
 	atomic_store(&s->nonblock, fl >= 0 && fl & O_NONBLOCK);
-	atomic_store(&s->rcvtimeo, timeo(fd, SO_RCVTIMEO));
-	atomic_store(&s->sndtimeo, timeo(fd, SO_SNDTIMEO));
-	real.getsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &low, &len);
-	atomic_store(&s->rcvlowat, low > 0 ? low : 1);
+	conn_read_option(s, fd, SO_RCVTIMEO);
+	conn_read_option(s, fd, SO_SNDTIMEO);
+	conn_read_option(s, fd, SO_RCVLOWAT);
 }
 
 /*

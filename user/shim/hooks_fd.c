@@ -585,29 +585,12 @@ static int leave_for_option(int fd, const struct leaver *l)
 	return ism_fd_leave(fd, l->reason, 0);
 }
 
-static uint64_t timeo_ns(int fd, int name)
+/* The name that the C library has for what the kernel knows by two. */
+static int usual_name(int name)
 {
-	struct timeval tv = { 0 };
-	socklen_t len = sizeof(tv);
-
-	/* as the kernel has rounded it */
-	if (real.getsockopt(fd, SOL_SOCKET, name, &tv, &len))
-		return 0;
-	return tv.tv_sec * 1000000000ULL + tv.tv_usec * 1000ULL;
-}
-
-static void note_name(struct ism_slot *s, int fd, int name)
-{
-	int v;
-
-	if (name == RCVTIMEO_OLD || name == RCVTIMEO_NEW) {
-		atomic_store(&s->rcvtimeo, timeo_ns(fd, SO_RCVTIMEO));
-	} else if (name == SNDTIMEO_OLD || name == SNDTIMEO_NEW) {
-		atomic_store(&s->sndtimeo, timeo_ns(fd, SO_SNDTIMEO));
-	} else if (name == SO_RCVLOWAT) {
-		v = sockopt_int(fd, SO_RCVLOWAT);
-		atomic_store(&s->rcvlowat, v > 0 ? v : 1);
-	}
+	if (name == RCVTIMEO_OLD || name == RCVTIMEO_NEW)
+		return SO_RCVTIMEO;
+	return name == SNDTIMEO_OLD || name == SNDTIMEO_NEW ? SO_SNDTIMEO : name;
 }
 
 /*
@@ -626,7 +609,7 @@ static void note_option(int fd, int level, int name)
 		return;
 	state = atomic_load(&c->slot->state);
 	if (state == ISM_SLOT_INIT || state == ISM_SLOT_ATTACHED)
-		note_name(c->slot, fd, name);
+		conn_read_option(c->slot, fd, usual_name(name));
 	conn_done(c);
 }
 

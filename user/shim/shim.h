@@ -341,6 +341,11 @@ void conn_close(int fd);
 void conn_plain(struct conn *c);
 /** conn_report() - tell BPF, for `ismredir conns`, which plane the connection is on */
 void conn_report(struct conn *c, int fd, uint32_t plane, uint32_t reason);
+/**
+ * conn_read_option() - what waits in user space needs to know an option, read back from the kernel
+ * @name: SO_RCVTIMEO, SO_SNDTIMEO, SO_RCVLOWAT; others do not matter
+ */
+void conn_read_option(struct ism_slot *s, int fd, int name);
 /** conn_any_fd() - a descriptor of the connection in this process, -1 when there is none */
 int conn_any_fd(struct conn *c);
 /** conn_exit() - the process exits: end all connections that only it holds */
