@@ -227,6 +227,19 @@ Test(ivclient, a_full_bell_stops_nobody, .timeout = 30)
 	ism_ivclient_drain(client); /* the own one is empty */
 }
 
+/* QEMU takes O_NONBLOCK off each bell that it receives, and the description is shared. */
+Test(ivclient, a_bell_made_blocking_stops_nobody, .timeout = 30)
+{
+	open_both();
+	cr_assert_eq(fcntl(server.own, F_SETFL, 0), 0);
+	put(OTHER);
+	drain();
+	cr_expect_eq(ism_ivclient_knows(client, OTHER), 0);
+	cr_assert_eq(eventfd_write(server.own, 3), 0);
+	cr_expect_eq(drain(), 1);
+	cr_expect_eq(rung(server.own), 0);
+}
+
 Test(ivclient, peers_come_and_go)
 {
 	int first = eventfd(0, EFD_CLOEXEC), second = eventfd(0, EFD_CLOEXEC), fds;

@@ -15,6 +15,7 @@
 #include <unistd.h>
 #include "clock.h"
 #include "err.h"
+#include "util.h"
 
 #define VERSION	  0
 #define MEMORY	  (-1)
@@ -309,10 +310,9 @@ static void deaf(struct ism_ivclient *c)
 /* What cannot be read is no bell, and would keep the descriptor readable for ever. */
 static void hush(struct ism_ivclient *c)
 {
-	eventfd_t n;
-	ssize_t got = read(c->bells[c->id], &n, sizeof(n));
+	ssize_t got = fabric_take_bell(c->bells[c->id]);
 
-	if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR))
+	if (got == 0 || (got < 0 && got != -EAGAIN && got != -EINTR))
 		epoll_ctl(c->epoll, EPOLL_CTL_DEL, c->bells[c->id], NULL);
 }
 

@@ -636,9 +636,8 @@ static unsigned int take_queued(struct memfd *m, struct ism_event *ret, unsigned
 static unsigned int take_bell(struct memfd *m, __u64 index, struct ism_event *ret)
 {
 	struct memfd_dmb *d = index < m->n_slots ? m->slots[index] : NULL;
-	__u64 count;
 
-	if (!d || read(d->mem.fds.bell, &count, sizeof(count)) != sizeof(count))
+	if (!d || fabric_take_bell(d->mem.fds.bell) != sizeof(__u64))
 		return 0;
 	*ret = (struct ism_event){ .type = ISM_EVENT_DOORBELL, .token = d->base.token };
 	return 1;

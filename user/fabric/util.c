@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 /* ---------------------------------------------------------------- numbers */
@@ -107,6 +108,18 @@ void fabric_ring_fd(int fd)
 	ssize_t n = write(fd, &one, sizeof(one));
 
 	(void)n;
+}
+
+ssize_t fabric_take_bell(int fd)
+{
+	__u64 count;
+	struct iovec v = { &count, sizeof(count) };
+	ssize_t n = preadv2(fd, &v, 1, -1, RWF_NOWAIT);
+
+	/* what is no eventfd, or one of a kernel before 5.8 */
+	if (n < 0 && errno == EOPNOTSUPP)
+		n = read(fd, &count, sizeof(count));
+	return n < 0 ? -errno : n;
 }
 
 /* ---------------------------------------------------------------- labels */

@@ -3,6 +3,7 @@
 #ifndef ISM_FABRIC_UTIL_H
 #define ISM_FABRIC_UTIL_H
 
+#include <sys/types.h>
 #include <ismredir/fabric.h>
 
 /** fabric_number() - a decimal number of digits only, from @min to @max; 0 or -EINVAL */
@@ -25,6 +26,12 @@ int fabric_reopen(int fd, int flags);
 
 /** fabric_ring_fd() - add to an eventfd; one that is full has been rung already */
 void fabric_ring_fd(int fd);
+
+/**
+ * fabric_take_bell() - take from an eventfd what was rung, and never sleep: who else has it may have taken O_NONBLOCK
+ *                      off, which all share. Bytes as read(2), or negative errno; -EAGAIN: not rung
+ */
+ssize_t fabric_take_bell(int fd);
 
 /** struct fabric_labels - labels that a peer has; all zero is none */
 struct fabric_labels {
