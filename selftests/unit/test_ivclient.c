@@ -10,6 +10,7 @@
 #include <pthread.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include "err.h"
@@ -350,6 +351,107 @@ Test(ivclient, a_server_with_much_to_say)
 	ism_ivclient_drain(client);
 	cr_expect(is_readable());
 	cr_expect_eq(drain(), 1);
+}
+
+/* ---------------------------------------------------------------- no room for descriptors */
+
+static struct rlimit limit_before;
+
+/* This process cannot have another descriptor until it has room again. */
+static void no_room(void)
+{
+	struct rlimit l;
+	int next = dup(STDERR_FILENO);
+
+	cr_assert_geq(next, 0);
+	close(next);
+	cr_assert_eq(getrlimit(RLIMIT_NOFILE, &limit_before), 0);
+	l = limit_before;
+	l.rlim_cur = next;
+	cr_assert_eq(setrlimit(RLIMIT_NOFILE, &l), 0);
+	cr_assert_lt(dup(STDERR_FILENO), 0);
+}
+
+static void room_again(void)
+{
+	cr_assert_eq(setrlimit(RLIMIT_NOFILE, &limit_before), 0);
+}
+
+/* Who comes then is nobody who leaves, and is known once there is room; nothing is readable in between. */
+Test(ivclient, who_comes_while_there_is_no_room)
+{
+	int bell = eventfd(0, EFD_CLOEXEC), fds;
+
+	open_both();
+	fds = count_fds();
+	no_room();
+	put_fd(7, bell);
+	put_fd(OTHER, bell); /* another vector of it */
+	put(8);
+	drain();
+	cr_expect_eq(ism_ivclient_knows(client, 7), -1);
+	cr_expect_eq(ism_ivclient_knows(client, 8), -1);
+	cr_expect_eq(ism_ivclient_knows(client, OTHER), 1);
+	cr_expect_eq(ism_ivclient_ring(client, OTHER), 0);
+	cr_expect_eq(rung(server.other), 1);
+	cr_assert_eq(eventfd_write(server.own, 1), 0);
+	cr_expect_eq(drain(), 1, "bells go on");
+	room_again();
+	cr_expect_not(is_readable());
+	ism_ivclient_drain(client);
+	cr_expect_eq(ism_ivclient_knows(client, 7), 1);
+	cr_expect_eq(ism_ivclient_knows(client, 8), 0);
+	cr_expect_eq(ism_ivclient_ring(client, 7), 0);
+	cr_expect_eq(rung(bell), 1);
+	cr_expect_eq(count_fds(), fds + 1);
+	put(7);
+	cr_expect_eq(drain(), 1);
+	cr_expect_eq(ism_ivclient_knows(client, 7), 0);
+	cr_expect_eq(count_fds(), fds);
+}
+
+/* A message without a descriptor needs no room. */
+Test(ivclient, who_leaves_while_there_is_no_room)
+{
+	open_both();
+	no_room();
+	put(OTHER);
+	drain();
+	room_again();
+	cr_expect_eq(ism_ivclient_knows(client, OTHER), 0);
+}
+
+Test(ivclient, the_server_dies_while_there_is_no_room)
+{
+	open_both();
+	no_room();
+	put_fd(7, server.own);
+	drain();
+	close(server.conn);
+	cr_expect_eq(drain(), 0);
+	room_again();
+	ism_ivclient_drain(client);
+	cr_expect_eq(ism_ivclient_ring(client, 7), 0);
+	cr_expect_eq(drain(), 1);
+	cr_expect_eq(ism_ivclient_knows(client, 7), -1);
+}
+
+static void hello_no_room(void)
+{
+	put(0);
+	put(OWN);
+	no_room();
+	put_fd(-1, server.memory);
+}
+
+Test(ivclient, no_room_for_the_memory)
+{
+	struct ism_err err = {};
+
+	open_server();
+	cr_expect_eq(open_client(hello_no_room, &err), -EMFILE);
+	room_again();
+	cr_expect_str_not_empty(err.text);
 }
 
 /* ---------------------------------------------------------------- servers that end or are mad */

@@ -30,6 +30,7 @@ struct ism_ivclient {
 	size_t have; /* bytes of @part */
 	char part[8];
 	int part_fd; /* came with them */
+	int is_full; /* the next message has a descriptor for which this process has no room */
 	int *bells; /* first vector of each peer, -1: there is no such peer */
 	unsigned int n_bells;
 };
@@ -41,27 +42,29 @@ static int bell_of(const struct ism_ivclient *c, __u64 id)
 
 /* ---------------------------------------------------------------- messages */
 
-static void take_fd(struct ism_ivclient *c, struct msghdr *m)
+/* The first one, which is the caller's; or -1. */
+static int first_fd(struct msghdr *m)
 {
+	int first = -1, fd;
+
 	for (struct cmsghdr *h = CMSG_FIRSTHDR(m); h; h = CMSG_NXTHDR(m, h)) {
 		size_t n = (h->cmsg_len - CMSG_LEN(0)) / sizeof(int);
 
 		if (h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_RIGHTS)
 			continue;
 		for (size_t i = 0; i < n; i++) {
-			int fd;
-
 			memcpy(&fd, CMSG_DATA(h) + i * sizeof(fd), sizeof(fd));
-			if (c->part_fd < 0)
-				c->part_fd = fd;
+			if (first < 0)
+				first = fd;
 			else
 				close(fd);
 		}
 	}
+	return first;
 }
 
-/* Returns 1 for a message, 0 when there is none yet, or an error. @ret_fd is the caller's, or -1. */
-static int get(struct ism_ivclient *c, __s64 *ret, int *ret_fd)
+/* What comes next, which stays; @ret: the first descriptor, of this or, where this has none, a later message. */
+static ssize_t peek_part(struct ism_ivclient *c, int *ret)
 {
 	char control[CMSG_SPACE(4 * sizeof(int))];
 	struct iovec iov = { c->part + c->have, sizeof(c->part) - c->have };
@@ -69,14 +72,45 @@ static int get(struct ism_ivclient *c, __s64 *ret, int *ret_fd)
 			    .msg_iovlen = 1,
 			    .msg_control = control,
 			    .msg_controllen = sizeof(control) };
-	ssize_t n = recvmsg(c->sock, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	ssize_t n = recvmsg(c->sock, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC | MSG_PEEK);
+
+	*ret = n < 0 ? -1 : first_fd(&m);
+	if (n < 0)
+		return -errno;
+	return *ret < 0 && m.msg_flags & MSG_CTRUNC ? -EMFILE : n;
+}
+
+/*
+ * More of a message: bytes, or as recv(). A descriptor for which this process has no room is lost together with
+ * its message, and without it a message says that a peer has left. So what comes is looked at first, which
+ * makes the descriptor ours, and then taken without: MSG_CTRUNC tells that there was one. -EMFILE: not now.
+ */
+static ssize_t get_part(struct ism_ivclient *c)
+{
+	int fd;
+	ssize_t n = peek_part(c, &fd);
+	struct iovec iov = { c->part + c->have, n };
+	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1 };
+
+	if (n > 0 && recvmsg(c->sock, &m, MSG_DONTWAIT) != n)
+		n = -EPROTO;
+	if (n > 0 && m.msg_flags & MSG_CTRUNC && c->part_fd < 0)
+		c->part_fd = fd;
+	else if (fd >= 0)
+		close(fd);
+	return n;
+}
+
+/* Returns 1 for a message, 0 when there is none yet, or an error. @ret_fd is the caller's, or -1. */
+static int get(struct ism_ivclient *c, __s64 *ret, int *ret_fd)
+{
+	ssize_t n = get_part(c);
 	__u64 raw;
 
 	if (n < 0)
-		return errno == EAGAIN || errno == EINTR ? 0 : -errno;
+		return n == -EAGAIN || n == -EINTR ? 0 : n;
 	if (n == 0)
 		return -ECONNRESET;
-	take_fd(c, &m);
 	c->have += n;
 	if (c->have < sizeof(c->part))
 		return 0;
@@ -316,14 +350,33 @@ static void hush(struct ism_ivclient *c)
 		epoll_ctl(c->epoll, EPOLL_CTL_DEL, c->bells[c->id], NULL);
 }
 
+/* What stays in the socket must not keep the descriptor readable either. Every drain tries again. */
+static int listen_again(struct ism_ivclient *c)
+{
+	int was = c->is_full;
+
+	c->is_full = 0;
+	return was ? watch(c, c->sock) : 0;
+}
+
+static void stop_listening(struct ism_ivclient *c)
+{
+	c->is_full = 1;
+	epoll_ctl(c->epoll, EPOLL_CTL_DEL, c->sock, NULL);
+}
+
 void ism_ivclient_drain(struct ism_ivclient *c)
 {
 	hush(c);
+	if (c->sock >= 0 && listen_again(c))
+		deaf(c);
 	for (int i = 0; c->sock >= 0 && i < AT_A_TIME; i++) {
 		__s64 value;
 		int fd, rc = get(c, &value, &fd);
 
-		if (!rc)
+		if (rc == -EMFILE)
+			stop_listening(c);
+		if (!rc || rc == -EMFILE)
 			break;
 		if (rc > 0)
 			rc = take_peer(c, value, fd);
@@ -336,7 +389,9 @@ int ism_ivclient_knows(const struct ism_ivclient *c, __u64 id)
 {
 	if (c->sock < 0 || id > MAX_PEER)
 		return -1;
-	return bell_of(c, id) >= 0;
+	if (bell_of(c, id) >= 0)
+		return 1;
+	return c->is_full ? -1 : 0;
 }
 
 int ism_ivclient_ring(struct ism_ivclient *c, __u64 id)

@@ -18,7 +18,7 @@ struct ism_ivclient;
  * @path: of its socket
  *
  * Return: 0; -EPROTO or -EPERM: it does not speak the protocol, or not the whole; -ECONNRESET: it hung up;
- * -ETIMEDOUT; what connect() says.
+ * -EMFILE: there was no room for the descriptors; -ETIMEDOUT; what connect() says.
  */
 int ism_ivclient_open(const char *path, struct ism_ivclient **ret, struct ism_err *err);
 
@@ -40,7 +40,9 @@ int ism_ivclient_fd(const struct ism_ivclient *c);
 /**
  * ism_ivclient_drain() - take what has happened, without waiting: bells, and who came and left
  *
- * When the server has gone, or speaks nonsense, bells go on; who leaves is not known any more.
+ * When the server has gone, or speaks nonsense, bells go on; who leaves is not known any more. While this
+ * process has no room for a descriptor, what the server says stays where it is until the next drain, which
+ * does not make the descriptor readable.
  */
 void ism_ivclient_drain(struct ism_ivclient *c);
 
