@@ -105,7 +105,8 @@ static int connect_new(int fd, const struct sockaddr *to, socklen_t len)
 	if (rc && errno != EINPROGRESS && errno != EINTR)
 		return rc;
 	saved = errno;
-	conn_start(fd, 0);
+	/* one that blocks comes back connected */
+	conn_start(fd, rc && saved == EINPROGRESS);
 	errno = saved;
 	return rc;
 }
@@ -208,6 +209,23 @@ static int listener_is_marked(int fd)
 	return (bits & (TCP_MARKED | TCP_NEVER)) == TCP_MARKED;
 }
 
+int ism_fd_listens(int fd)
+{
+	ism_fd_t e = ism_fd_get(fd);
+
+	return ISM_FD_KIND(e) == ISM_FD_TCP && !(tcp_bits(e) & TCP_NEVER) &&
+	       tcp_bits(e) & TCP_MARKED;
+}
+
+/* 0, or -1 with errno: it shall not be waited any more. */
+static int await_client(int fd)
+{
+	if (likely(!ism_fd_listens(fd)) || !ism_await_client(fd))
+		return 0;
+	errno = EINTR;
+	return -1;
+}
+
 static int accepted(int listener, int fd, int flags)
 {
 	int saved = errno;
@@ -223,12 +241,12 @@ static int accepted(int listener, int fd, int flags)
 
 ISM_EXPORT int accept(int fd, struct sockaddr *from, socklen_t *len)
 {
-	return accepted(fd, REAL(accept)(fd, from, len), 0);
+	return await_client(fd) ? -1 : accepted(fd, REAL(accept)(fd, from, len), 0);
 }
 
 ISM_EXPORT int accept4(int fd, struct sockaddr *from, socklen_t *len, int flags)
 {
-	return accepted(fd, REAL(accept4)(fd, from, len, flags), flags);
+	return await_client(fd) ? -1 : accepted(fd, REAL(accept4)(fd, from, len, flags), flags);
 }
 
 ISM_EXPORT int shutdown(int fd, int how)

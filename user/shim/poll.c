@@ -18,6 +18,9 @@
 #define SPIN_LOOK  16
 #define SAFETY_NS  1000000000LL
 #define SLICE_NS   1000000LL
+/* In front of a sleep without rings: so many descriptors at most, and not before a sleep that is short itself. */
+#define AWAIT_FDS 8
+#define AWAIT_NS  1000000LL
 /* What fits on the stack of the caller. */
 #define ROOM 2048
 
@@ -46,7 +49,7 @@ struct set {
 	struct pollfd *fds; /* the application's */
 	struct pollfd *k; /* the kernel's, with room for the bells */
 	struct ours *o;
-	uint32_t n, no, rings, inner, hidden, bells;
+	uint32_t n, no, rings, candidates, inner, hidden, bells;
 	int bells_ep; /* all bells in one descriptor, -1 */
 	int sliced; /* there was no room for bells at all */
 	void *mem;
@@ -128,6 +131,7 @@ static void begin_conn(struct set *s, struct ours *o, struct pollfd *p)
 	else
 		o->counted = 1;
 	s->rings += o->ring;
+	s->candidates += o->counted;
 }
 
 static void begin(struct set *s)
@@ -560,6 +564,23 @@ static int wait_rings(struct set *s)
 	return n;
 }
 
+/* As poll() without waiting, or -EINTR; the sleep is yet to come when it is 0. */
+static int await(struct pollfd *fds, nfds_t n, int64_t ns, const sigset_t *mask)
+{
+	if (n > AWAIT_FDS || mask || (ns >= 0 && ns < AWAIT_NS))
+		return 0;
+	return ism_await(fds, n, ISM_AWAIT_SET);
+}
+
+/* A set of none of ours, but with a listener. */
+static int await_clients(struct pollfd *fds, nfds_t n, int64_t ns, const sigset_t *mask)
+{
+	for (nfds_t i = 0; i < n && n <= AWAIT_FDS; i++)
+		if (ism_fd_listens(fds[i].fd))
+			return await(fds, n, ns, mask);
+	return 0;
+}
+
 /* @no: count_ours(), not 0 */
 static int do_poll(struct pollfd *fds, nfds_t n, int64_t ns, const sigset_t *mask, uint32_t no)
 {
@@ -571,7 +592,7 @@ static int do_poll(struct pollfd *fds, nfds_t n, int64_t ns, const sigset_t *mas
 		return r;
 	if (s.rings || s.inner || s.hidden)
 		r = wait_rings(&s);
-	else
+	else if (!s.candidates || !(r = await(fds, n, ns, mask)))
 		r = real_wait(&s, fds, n, ns);
 	end(&s);
 	return r;
@@ -587,12 +608,14 @@ static int result(int r, int saved)
 
 ISM_EXPORT int poll(struct pollfd *fds, nfds_t n, int timeout)
 {
+	int64_t ns = timeout < 0 ? -1 : timeout * 1000000LL;
 	uint32_t no = count_ours(fds, n);
-	int saved = errno;
+	int saved = errno, r;
 
-	if (likely(!no))
-		return REAL(poll)(fds, n, timeout);
-	return result(do_poll(fds, n, timeout < 0 ? -1 : timeout * 1000000LL, NULL, no), saved);
+	if (unlikely(no))
+		return result(do_poll(fds, n, ns, NULL, no), saved);
+	r = await_clients(fds, n, ns, NULL);
+	return unlikely(r) ? result(r, saved) : REAL(poll)(fds, n, timeout);
 }
 
 static int valid(const struct timespec *ts)
@@ -610,11 +633,12 @@ static int64_t to_ns(const struct timespec *ts)
 ISM_EXPORT int ppoll(struct pollfd *fds, nfds_t n, const struct timespec *ts, const sigset_t *mask)
 {
 	uint32_t no = valid(ts) ? count_ours(fds, n) : 0;
-	int saved = errno;
+	int saved = errno, r;
 
-	if (likely(!no))
-		return REAL(ppoll)(fds, n, ts, mask);
-	return result(do_poll(fds, n, to_ns(ts), mask, no), saved);
+	if (unlikely(no))
+		return result(do_poll(fds, n, to_ns(ts), mask, no), saved);
+	r = valid(ts) ? await_clients(fds, n, to_ns(ts), mask) : 0;
+	return unlikely(r) ? result(r, saved) : REAL(ppoll)(fds, n, ts, mask);
 }
 
 /* What programs built with _FORTIFY_SOURCE call. */

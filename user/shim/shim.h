@@ -9,6 +9,7 @@
  *   rx.c, tx.c bytes: the switch rule, ring and TCP, one direction each
  *   io.c       what both need, and what is ready
  *   wait.c     spinning, sleeping, doorbells
+ *   await.c    before there are rings: spinning in front of a sleep in the kernel
  *   demote.c   back to TCP at a byte position
  *   hooks_io.c read, write, send, recv and their kin
  *   hooks_fd.c socket, connect, accept, listen, close, dup, fcntl, ioctl, sockopts, shutdown
@@ -540,6 +541,27 @@ uint64_t ism_ticks(void);
 uint64_t ism_to_ticks(uint64_t ns);
 int ism_my_cpu(void);
 
+/* await.c */
+
+/* Kinds of waits, each with a habit of its own. */
+enum ism_await {
+	ISM_AWAIT_DATA,
+	ISM_AWAIT_CLIENT,
+	ISM_AWAIT_SET,
+	ISM_AWAIT_KINDS,
+};
+
+/**
+ * ism_await() - about to sleep in poll(@fds): ask for a while without sleeping, where that has been worth it
+ *
+ * Return: as poll() with @fds filled in; 0: nothing yet; -EINTR: a handler ran that ends a wait.
+ */
+int ism_await(struct pollfd *fds, nfds_t n, enum ism_await kind);
+/** ism_await_data() - about to receive from a candidate in the kernel, and it may wait; 0 or -EINTR */
+int ism_await_data(const struct conn *c, int fd);
+/** ism_await_client() - about to accept from a marked listener; 0 or -EINTR */
+int ism_await_client(int fd);
+
 /* Between rx.c, tx.c, io.c, wait.c and demote.c */
 
 /** io_serve() - the partner froze its ring or closed: send again what it has not read. tx_lock held. */
@@ -598,6 +620,8 @@ extern _Atomic uint32_t ism_disabled, ism_confined;
  * Return: 0 (also when it is no connection of ours), or -EAGAIN.
  */
 int ism_fd_leave(int fd, uint32_t reason, int forget);
+/** ism_fd_listens() - is it a listener that BPF knows to be capable? */
+int ism_fd_listens(int fd);
 
 /* vfork.c */
 
