@@ -422,6 +422,10 @@ test_run()
 	LD_PRELOAD=$lib runs 0 "$lib" sh -c 'echo "$LD_PRELOAD"'
 	cp "$lib" "$TMP/other.so"
 	LD_PRELOAD=$TMP/other.so runs 0 "$lib:$TMP/other.so" sh -c 'echo "$LD_PRELOAD"'
+	runs 1 "" printenv LD_PRELOAD # has no use for it
+	LD_PRELOAD=$lib runs 0 "$lib" printenv LD_PRELOAD
+	LD_PRELOAD=$TMP/other.so runs 0 "$TMP/other.so" printenv LD_PRELOAD
+	runs 0 "$lib" env printenv LD_PRELOAD
 	run run sh -c 'kill -PIPE $$' # bash says nothing of this one
 	is "run: a program that dies by a signal does" [ "$rc" -eq 141 ]
 	run run sh -c 'echo $$; exec sleep 0'

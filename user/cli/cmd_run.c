@@ -136,11 +136,11 @@ static void prepare(const struct run_args *a, const char *name)
 
 	if (!rc && !find_program(name, file, sizeof(file)))
 		fit = preload_fit(file, why, sizeof(why));
-	if (!rc && fit != PRELOAD_HARMS && add_preload(lib))
+	if (!rc && (fit == PRELOAD_FITS || fit == PRELOAD_IGNORED) && add_preload(lib))
 		rc = ism_err_set(&err, -errno, "LD_PRELOAD: %s", strerror(errno));
 	if (a->after[0])
 		setenv("ISMREDIR_AFTER", a->after, 1);
-	if (a->quiet || (!rc && fit == PRELOAD_FITS))
+	if (a->quiet || (!rc && (fit == PRELOAD_FITS || fit == PRELOAD_NEEDLESS)))
 		return;
 	fprintf(stderr, "ismredir: %s %s%s, so it runs without the direct plane\n", name,
 		rc ? "gets no library: " : "", rc ? err.text : why);

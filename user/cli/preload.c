@@ -1,11 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-/*
- * Finding the preloaded library, and judging a program by its ELF headers; see preload.h. Only what the
- * file says is looked at, in bounds that the file cannot stretch.
- */
+/* Finding the preloaded library, and judging whether a program would take it; see preload.h. */
 #define _GNU_SOURCE
 #include "preload.h"
-#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
@@ -17,97 +13,18 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-#define MAX_PHDRS   128
 #define MAX_SCRIPTS 4 /* interpreters that are scripts themselves, as in the kernel */
 
-/* ---------------------------------------------------------------- ELF */
-
-/**
- * struct image - what matters of an ELF file
- * @elf: it is one
- * @class, @machine: of its header
- * @interp: PT_INTERP, empty when it has none
- */
-struct image {
-	int elf;
-	int class;
-	int machine;
-	char interp[PATH_MAX];
-};
-
-/* One program header; 32-bit files have the members in another order. */
-static int read_interp(int fd, const unsigned char *phdr, int class, struct image *im)
+/* @local: NULL, or told about it */
+static int read_program(const char *path, struct ism_program *p, int *local)
 {
-	Elf64_Phdr p64;
-	Elf32_Phdr p32;
-	__u64 off, len;
-
-	if (class == ELFCLASS64) {
-		memcpy(&p64, phdr, sizeof(p64));
-		if (p64.p_type != PT_INTERP)
-			return 0;
-		off = p64.p_offset;
-		len = p64.p_filesz;
-	} else {
-		memcpy(&p32, phdr, sizeof(p32));
-		if (p32.p_type != PT_INTERP)
-			return 0;
-		off = p32.p_offset;
-		len = p32.p_filesz;
-	}
-	if (!len || len >= sizeof(im->interp) || off > LLONG_MAX - len ||
-	    pread(fd, im->interp, len, off) != (ssize_t)len)
-		return -ENOEXEC;
-	im->interp[len] = 0;
-	return 1;
-}
-
-static int read_phdrs(int fd, __u64 off, unsigned int size, unsigned int n, struct image *im)
-{
-	size_t want = im->class == ELFCLASS64 ? sizeof(Elf64_Phdr) : sizeof(Elf32_Phdr);
-	unsigned char buf[sizeof(Elf64_Phdr)];
-	int rc = 0;
-
-	if (size != want || off > LLONG_MAX - (__u64)MAX_PHDRS * want)
-		return -ENOEXEC;
-	for (unsigned int i = 0; !rc && i < n && i < MAX_PHDRS; i++) {
-		if (pread(fd, buf, want, off + i * want) != (ssize_t)want)
-			return -ENOEXEC;
-		rc = read_interp(fd, buf, im->class, im);
-	}
-	return rc < 0 ? rc : 0;
-}
-
-/* Files of the other byte order are left alone: their machine differs anyway. */
-static int read_image(int fd, struct image *im)
-{
-	union {
-		unsigned char ident[EI_NIDENT];
-		Elf64_Ehdr e64;
-		Elf32_Ehdr e32;
-	} h = {};
-	ssize_t n = pread(fd, &h, sizeof(h), 0);
-
-	memset(im, 0, sizeof(*im));
-	if (n < (ssize_t)sizeof(h.e32) || memcmp(h.ident, ELFMAG, SELFMAG))
-		return -ENOEXEC;
-	im->elf = 1;
-	im->class = h.ident[EI_CLASS];
-	im->machine = h.e32.e_machine; /* at the same place in both */
-	if (im->class == ELFCLASS64)
-		return read_phdrs(fd, h.e64.e_phoff, h.e64.e_phentsize, h.e64.e_phnum, im);
-	if (im->class == ELFCLASS32)
-		return read_phdrs(fd, h.e32.e_phoff, h.e32.e_phentsize, h.e32.e_phnum, im);
-	return -ENOEXEC;
-}
-
-static int open_image(const char *path, struct image *im)
-{
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY), rc;
+	int fd = open(path, ISM_PROGRAM_OPEN), rc;
 
 	if (fd < 0)
 		return -errno;
-	rc = read_image(fd, im);
+	rc = ism_program_read(fd, p);
+	if (local)
+		*local = !rc && ism_program_is_local(fd);
 	close(fd);
 	return rc;
 }
@@ -116,10 +33,10 @@ static int open_image(const char *path, struct image *im)
 
 static int usable(const char *path, struct ism_err *err)
 {
-	struct image lib = {}, own = {};
-	int rc = open_image(path, &lib);
+	struct ism_program lib, own;
+	int rc = read_program(path, &lib, NULL);
 
-	if (rc == -ENOEXEC || (!rc && (open_image("/proc/self/exe", &own) ||
+	if (rc == -ENOEXEC || (!rc && (read_program("/proc/self/exe", &own, NULL) ||
 				       lib.class != own.class || lib.machine != own.machine)))
 		return ism_err_set(err, -ENOEXEC, "%s is no library for this machine", path);
 	if (rc)
@@ -158,7 +75,7 @@ int preload_find(char *buf, size_t len, struct ism_err *err)
 static int script_interp(const char *path, char *buf, size_t len)
 {
 	char line[256];
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	int fd = open(path, ISM_PROGRAM_OPEN);
 	ssize_t n;
 	char *start;
 
@@ -198,8 +115,9 @@ static int same_loader(const char *a, const char *b)
 
 enum preload_fit preload_fit(const char *path, char *why, size_t len)
 {
-	struct image app, own;
+	struct ism_program app, own;
 	char file[PATH_MAX], next[PATH_MAX];
+	int local = 0;
 
 	if ((size_t)snprintf(file, sizeof(file), "%s", path) >= sizeof(file))
 		return PRELOAD_FITS;
@@ -209,7 +127,7 @@ enum preload_fit preload_fit(const char *path, char *why, size_t len)
 		snprintf(why, len, "runs with more privileges than you have");
 		return PRELOAD_IGNORED;
 	}
-	if (open_image(file, &app) || open_image("/proc/self/exe", &own))
+	if (read_program(file, &app, &local) || read_program("/proc/self/exe", &own, NULL))
 		return PRELOAD_FITS;
 	if (app.class != own.class || app.machine != own.machine) {
 		snprintf(why, len, "is for another machine or word size");
@@ -223,5 +141,5 @@ enum preload_fit preload_fit(const char *path, char *why, size_t len)
 		snprintf(why, len, "uses another C library (%.80s)", app.interp);
 		return PRELOAD_HARMS;
 	}
-	return PRELOAD_FITS;
+	return local ? PRELOAD_NEEDLESS : PRELOAD_FITS;
 }

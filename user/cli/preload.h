@@ -5,8 +5,7 @@
 
 #include <stddef.h>
 #include "err.h"
-
-#define ISM_PRELOAD_NAME "libismredir-preload.so"
+#include "program.h"
 
 /**
  * preload_find() - path of the library
@@ -19,13 +18,14 @@ int preload_find(char *buf, size_t len, struct ism_err *err);
 /* What becomes of LD_PRELOAD in a program. */
 enum preload_fit {
 	PRELOAD_FITS,
+	PRELOAD_NEEDLESS, /* it would, and make no use of it: see ism_program_is_local() */
 	PRELOAD_IGNORED, /* the program itself does not look; those that it starts may */
 	PRELOAD_HARMS, /* its loader would complain or give up */
 };
 
 /**
  * preload_fit() - would the program at @path take the library?
- * @why: a few words, unless PRELOAD_FITS
+ * @why: a few words, if it would not
  *
  * A script is judged by its interpreter. What cannot be read or understood fits: exec() will say.
  */
