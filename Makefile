@@ -53,7 +53,7 @@ CLI_SRC	:= $(wildcard user/cli/*.c)
 FABRIC_SRC := $(wildcard user/fabric/*.c)
 DAEMON_SRC := $(wildcard user/daemon/*.c)
 # What the preloaded library needs of user/lib; it is linked into foreign programs, so nothing else.
-SHIM_SRC := $(wildcard user/shim/*.c) user/lib/ring.c
+SHIM_SRC := $(wildcard user/shim/*.c) user/lib/ring.c user/lib/program.c
 LIB_OBJ	:= $(LIB_SRC:%.c=$(B)/%.o)
 CLI_OBJ	:= $(CLI_SRC:%.c=$(B)/%.o)
 FABRIC_OBJ := $(FABRIC_SRC:%.c=$(B)/%.o)

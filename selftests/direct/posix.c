@@ -16,9 +16,9 @@
 #include <sys/wait.h>
 
 static const struct test *const groups[] = {
-	tests_stream, tests_flags, tests_iov,  tests_opts,  tests_close,  tests_kill,
-	tests_signal, tests_fd,	   tests_fork, tests_exec,  tests_thread, tests_epoll,
-	tests_edge,   tests_file,  tests_conn, tests_vfork, tests_await,  NULL,
+	tests_stream, tests_flags, tests_iov,	tests_opts,   tests_close, tests_kill, tests_signal,
+	tests_fd,     tests_fork,  tests_exec,	tests_thread, tests_epoll, tests_edge, tests_file,
+	tests_conn,   tests_vfork, tests_await, tests_local,  NULL,
 };
 
 struct run {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Interposed: what makes, replaces and ends processes, what hands descriptors to code that we do not
- * see, and signal handlers, so that a wait in user space is interrupted where a system call would be.
+ * Interposed: what makes and ends processes, what hands descriptors to code that we do not see, and signal
+ * handlers, so that a wait in user space is interrupted where a system call would be.
  *
- * fork(): the child holds what the parent holds, in slots that both share. exec(), spawn, FILEs, aio and
- * io_uring: the connections in question go back to TCP first.
+ * fork(): the child holds what the parent holds, in slots that both share. FILEs, aio and io_uring: the
+ * connections in question go back to TCP first.
  */
 #include "shim.h"
 #include <dlfcn.h>
@@ -23,7 +23,7 @@
 /* ---------------------------------------------------------------- fork */
 
 static pid_t
-	my_pid; /* 0: a process that shares our memory, but was not made by fork(), see is_me() */
+	my_pid; /* 0: a process that shares our memory, but was not made by fork(), see ism_is_me() */
 static __thread int in_fork; /* fork_wrapped() will tell how it ended */
 
 /*
@@ -32,6 +32,7 @@ static __thread int in_fork; /* fork_wrapped() will tell how it ended */
  */
 static void before_fork(void)
 {
+	ism_exec_before_fork();
 	if (!ism_table_idle())
 		ism_table_before_fork();
 }
@@ -150,8 +151,7 @@ ISM_EXPORT int daemon(int nochdir, int noclose)
 
 /* ---------------------------------------------------------------- end of the process */
 
-/* Not in a process that only borrows our memory, as vfork() and clone(CLONE_VM) make. */
-static int is_me(void)
+int ism_is_me(void)
 {
 	return !ism_borrowed && SYS(SYS_getpid) == my_pid;
 }
@@ -160,7 +160,7 @@ static void leave_process(void)
 {
 	static _Atomic uint32_t left;
 
-	if (!is_me() || atomic_exchange(&left, 1))
+	if (!ism_is_me() || atomic_exchange(&left, 1))
 		return;
 	conn_exit();
 	ism_table_drop();
@@ -184,194 +184,6 @@ ISM_EXPORT void _exit(int status)
 		SYS(SYS_exit_group, status);
 }
 ISM_ALIAS(_Exit, _exit);
-
-/* ---------------------------------------------------------------- exec, spawn */
-
-/* Connections that stay open in another program. 0 or -EAGAIN. */
-static int leave_inherited(uint32_t reason, unsigned int last)
-{
-	int rc, fl;
-
-	for (int fd = ism_fd_next(0, last); fd >= 0; fd = ism_fd_next(fd + 1, last)) {
-		if (ISM_FD_KIND(ism_fd_get(fd)) != ISM_FD_CONN)
-			continue;
-		fl = real.fcntl(fd, F_GETFD);
-		if (fl < 0 || fl & FD_CLOEXEC)
-			continue;
-		rc = ism_fd_leave(fd, reason, 0);
-		if (rc)
-			return rc;
-	}
-	return 0;
-}
-
-static int exec_begin(void)
-{
-	int rc;
-
-	if (!is_me())
-		return 0;
-	rc = leave_inherited(ISM_R_EXEC, ~0U);
-	if (rc) {
-		errno = -rc;
-		return rc;
-	}
-	ism_table_drop();
-	return 0;
-}
-
-/* It returned, so it failed. */
-static int exec_end(int rc)
-{
-	int saved = errno;
-
-	if (is_me())
-		ism_table_retake();
-	errno = saved;
-	return rc;
-}
-
-#define EXEC(call) (REAL(execve), exec_begin() ? -1 : exec_end(call))
-
-ISM_EXPORT int execve(const char *path, char *const argv[], char *const envp[])
-{
-	return EXEC(real.execve(path, argv, envp));
-}
-
-ISM_EXPORT int execv(const char *path, char *const argv[])
-{
-	return EXEC(real.execve(path, argv, environ));
-}
-
-ISM_EXPORT int execvpe(const char *file, char *const argv[], char *const envp[])
-{
-	return EXEC(real.execvpe(file, argv, envp));
-}
-
-ISM_EXPORT int execvp(const char *file, char *const argv[])
-{
-	return EXEC(real.execvpe(file, argv, environ));
-}
-
-ISM_EXPORT int execveat(int dir, const char *path, char *const argv[], char *const envp[],
-			int flags)
-{
-	return EXEC((int)real.syscall(SYS_execveat, dir, path, argv, envp, flags));
-}
-
-ISM_EXPORT int fexecve(int fd, char *const argv[], char *const envp[])
-{
-	return EXEC(real.fexecve(fd, argv, envp));
-}
-
-/* Arguments from the second to the NULL, and that. */
-static size_t count_args(va_list ap)
-{
-	size_t n = 1;
-	va_list count;
-
-	va_copy(count, ap);
-	while (va_arg(count, char *))
-		n++;
-	va_end(count);
-	return n;
-}
-
-static void take_args(char **argv, const char *first, size_t n, va_list *ap)
-{
-	argv[0] = (char *)first;
-	for (size_t i = 1; i <= n; i++)
-		argv[i] = va_arg(*ap, char *);
-}
-
-/* As an array on the stack, because malloc() in a child of fork() may wait for ever. */
-#define EXEC_LIST(first, ap, argv)                                                                 \
-	size_t n_##argv = count_args(ap);                                                          \
-	char *argv[n_##argv + 1];                                                                  \
-	take_args(argv, first, n_##argv, &(ap))
-
-ISM_EXPORT int execl(const char *path, const char *arg, ...)
-{
-	va_list ap;
-
-	va_start(ap, arg);
-	EXEC_LIST(arg, ap, argv);
-	va_end(ap);
-	return execv(path, argv);
-}
-
-ISM_EXPORT int execlp(const char *file, const char *arg, ...)
-{
-	va_list ap;
-
-	va_start(ap, arg);
-	EXEC_LIST(arg, ap, argv);
-	va_end(ap);
-	return execvp(file, argv);
-}
-
-ISM_EXPORT int execle(const char *path, const char *arg, ...)
-{
-	char **envp;
-	va_list ap;
-
-	va_start(ap, arg);
-	EXEC_LIST(arg, ap, argv);
-	envp = va_arg(ap, char **);
-	va_end(ap);
-	return execve(path, argv, envp);
-}
-
-/* The child is made inside the C library, without our hooks, and shares nothing with us. */
-ISM_EXPORT int posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *fa,
-			   const posix_spawnattr_t *attr, char *const argv[], char *const envp[])
-{
-	int rc = leave_inherited(ISM_R_SPAWN, ~0U);
-
-	return rc ? -rc : REAL(posix_spawn)(pid, path, fa, attr, argv, envp);
-}
-
-ISM_EXPORT int posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_actions_t *fa,
-			    const posix_spawnattr_t *attr, char *const argv[], char *const envp[])
-{
-	int rc = leave_inherited(ISM_R_SPAWN, ~0U);
-
-	return rc ? -rc : REAL(posix_spawnp)(pid, file, fa, attr, argv, envp);
-}
-
-/* Who asks for this will spawn, and mean it. */
-ISM_EXPORT int posix_spawn_file_actions_adddup2(posix_spawn_file_actions_t *fa, int fd, int newfd)
-{
-	int rc = ism_fd_leave(fd, ISM_R_SPAWN, 0);
-
-	return rc ? -rc : REAL(posix_spawn_file_actions_adddup2)(fa, fd, newfd);
-}
-
-/*
- * A shell uses 0, 1 and 2 without being told. Other connections without FD_CLOEXEC are inherited, too,
- * but commands do not know of them, and it would cost each of them its rings.
- */
-ISM_EXPORT int system(const char *command)
-{
-	int rc = command ? leave_inherited(ISM_R_SPAWN, STDERR_FILENO) : 0;
-
-	if (rc) {
-		errno = -rc;
-		return -1;
-	}
-	return REAL(system)(command);
-}
-
-ISM_EXPORT FILE *popen(const char *command, const char *mode)
-{
-	int rc = leave_inherited(ISM_R_SPAWN, STDERR_FILENO);
-
-	if (rc) {
-		errno = -rc;
-		return NULL;
-	}
-	return REAL(popen)(command, mode);
-}
 
 /* ---------------------------------------------------------------- stdio, aio */
 

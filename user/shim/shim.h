@@ -16,7 +16,8 @@
  *   poll.c     poll, select and their kin
  *   epoll.c    epoll
  *   vfork.c    vfork
- *   proc.c     fork, exec, posix_spawn, SCM_RIGHTS, signals, io_uring, stdio
+ *   exec.c     exec, posix_spawn, system, popen
+ *   proc.c     fork, the end, signals, io_uring, stdio
  *
  * A descriptor that is not ours costs one table look-up: conn_of() or ism_fd_get(). The kernel's file
  * descriptor stays the application's: numbers, dup(), /proc and fork() stay right, and everything that
@@ -631,8 +632,15 @@ int ism_fd_listens(int fd);
  */
 extern volatile uint32_t ism_borrowed;
 
+/* exec.c */
+
+/** ism_exec_before_fork() - make what children are to share, so that they tell each other about programs */
+void ism_exec_before_fork(void);
+
 /* proc.c */
 
+/** ism_is_me() - not in a process that only borrows our memory, as vfork() and clone(CLONE_VM) make */
+int ism_is_me(void);
 /** ism_interrupts - signal handlers without SA_RESTART that have run in this thread */
 extern __thread volatile uint32_t ism_interrupts;
 
