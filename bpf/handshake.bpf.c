@@ -578,10 +578,14 @@ static __always_inline void on_active(struct bpf_sock_ops *skops)
 	struct ism_ctl *c = ism_ctl();
 	struct tcp_sock *tp = full_sock(skops);
 	struct ism_option opt = {};
-	__u64 token;
-	struct ism_conn *rec = own_conn(skops, &token);
+	struct ism_conn *rec;
 	__u32 reason, tag;
+	__u64 token;
 
+	/* Whoever made an offer has asked for callbacks. Most others pay for no look-up. */
+	if (!skops->bpf_sock_ops_cb_flags)
+		return;
+	rec = own_conn(skops, &token);
 	if (!rec || !tp || !c)
 		return;
 	drop_write_flag(skops);

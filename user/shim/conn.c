@@ -154,9 +154,8 @@ void conn_start(int fd, int nonblock)
 
 	if (!c)
 		return;
-	atomic_store(&c->slot->nonblock, nonblock);
-	atomic_store(&c->fd_hint, fd);
-	c->own_bell = c->peer_bell = c->own_fd = c->peer_fd = -1;
+	atomic_store_explicit(&c->slot->nonblock, nonblock, memory_order_relaxed);
+	atomic_store_explicit(&c->fd_hint, fd, memory_order_relaxed);
 	ism_fd_set(fd, ISM_FD_CONN, c);
 }
 
@@ -681,6 +680,20 @@ static int due(const struct ism_slot *s)
 	       (msgs >= 0 && atomic_load(&((struct ism_slot *)s)->bytes) >= ism_after_bytes);
 }
 
+/* Nobody else can count here: one thread, no relative. A handler that interrupts takes back what it added. */
+static int is_sole(struct ism_slot *s)
+{
+	return __libc_single_threaded && atomic_load_explicit(&s->procs, memory_order_relaxed) == 1;
+}
+
+static void add(struct ism_slot *s, _Atomic uint32_t *count, uint32_t n)
+{
+	if (likely(is_sole(s)))
+		atomic_store_explicit(count, *count + n, memory_order_relaxed);
+	else
+		atomic_fetch_add(count, n);
+}
+
 static int begin(struct conn *c, int fd, _Atomic uint32_t *inside)
 {
 	struct ism_slot *s = c->slot;
@@ -689,7 +702,8 @@ static int begin(struct conn *c, int fd, _Atomic uint32_t *inside)
 	for (;;) {
 		if (conn_attached(c))
 			return 1;
-		atomic_store(&c->fd_hint, fd);
+		if (atomic_load_explicit(&c->fd_hint, memory_order_relaxed) != fd)
+			atomic_store(&c->fd_hint, fd);
 		state = atomic_load(&s->state);
 		if (state == ISM_SLOT_CANDIDATE && due(s))
 			ask(c, fd);
@@ -698,16 +712,16 @@ static int begin(struct conn *c, int fd, _Atomic uint32_t *inside)
 		if (atomic_load(&s->state) == ISM_SLOT_ATTACHED && !conn_attached(c)) {
 			join(c, fd);
 			if (!conn_attached(c))
-				return atomic_fetch_add(inside, 1), 0;
+				return add(s, inside, 1), 0;
 		}
 		if (conn_attached(c))
 			return 1;
 		/* Whoever attaches looks for tasks in the kernel after; we look for an attach after. */
-		atomic_fetch_add(inside, 1);
+		add(s, inside, 1);
 		state = atomic_load(&s->state);
 		if (state != ISM_SLOT_ATTACHED && state != ISM_SLOT_INIT)
 			return 0;
-		atomic_fetch_sub(inside, 1);
+		add(s, inside, -1);
 	}
 }
 
@@ -716,10 +730,11 @@ static void end(struct conn *c, int fd, ssize_t n, _Atomic uint32_t *inside)
 	struct ism_slot *s = c->slot;
 
 	(void)fd;
-	atomic_fetch_sub(inside, 1);
+	add(s, inside, -1);
 	if (n > 0) {
-		atomic_fetch_add_explicit(&s->msgs, 1, memory_order_relaxed);
-		atomic_fetch_add_explicit(&s->bytes, n, memory_order_relaxed);
+		add(s, &s->msgs, 1);
+		/* of threads at once one may get lost: then rings are asked for a little later */
+		atomic_store_explicit(&s->bytes, s->bytes + n, memory_order_relaxed);
 	}
 	if (atomic_load(&s->state) == ISM_SLOT_PLAIN && !conn_attached(c) &&
 	    !atomic_load(&c->closing))

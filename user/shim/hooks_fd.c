@@ -540,67 +540,90 @@ ISM_EXPORT int ioctl(int fd, unsigned long req, ...)
 #define TIMESTAMPNS_NEW	 64
 #define TIMESTAMPING_NEW 65
 
-/* What takes a connection back to TCP: unless the value is @off. @tx: only the sending side. */
-static const struct leaver {
-	int level, name, off, tx;
-	uint32_t reason;
-} leavers[] = {
-	{ SOL_SOCKET, SO_ZEROCOPY, 0, 1, ISM_R_ZEROCOPY },
-	{ SOL_SOCKET, SO_MAX_PACING_RATE, -1, 1, ISM_R_PACING },
-	{ SOL_SOCKET, SO_TXTIME, INT32_MIN, 1, ISM_R_PACING },
-	{ SOL_SOCKET, SO_TIMESTAMP, 0, 0, ISM_R_TIMESTAMP },
-	{ SOL_SOCKET, SO_TIMESTAMPNS, 0, 0, ISM_R_TIMESTAMP },
-	{ SOL_SOCKET, SO_TIMESTAMPING, 0, 0, ISM_R_TIMESTAMP },
-	{ SOL_SOCKET, TIMESTAMP_NEW, 0, 0, ISM_R_TIMESTAMP },
-	{ SOL_SOCKET, TIMESTAMPNS_NEW, 0, 0, ISM_R_TIMESTAMP },
-	{ SOL_SOCKET, TIMESTAMPING_NEW, 0, 0, ISM_R_TIMESTAMP },
-	{ SOL_SOCKET, SO_PEEK_OFF, -1, 0, ISM_R_PEEK_OFF },
-	{ SOL_SOCKET, SO_ATTACH_FILTER, INT32_MIN, 0, ISM_R_FILTER },
-	{ SOL_SOCKET, SO_ATTACH_BPF, INT32_MIN, 0, ISM_R_FILTER },
-	{ IPPROTO_TCP, TCP_ULP, INT32_MIN, 0, ISM_R_ULP },
-	{ IPPROTO_TCP, TCP_REPAIR, 0, 0, ISM_R_REPAIR },
-	{ IPPROTO_TCP, TCP_INQ, 0, 0, ISM_R_INQ },
-	{ IPPROTO_TCP, TCP_FASTOPEN_CONNECT, 0, 0, ISM_R_NO_ROOM },
+/* What takes a connection back to TCP, and why; unless the value is @off. @tx: only the sending side. */
+struct leaver {
+	uint32_t reason; /* 0: it does not */
+	int off, tx;
 };
 
-static const struct leaver *leaver_of(int level, int name, const void *val, socklen_t len)
-{
-	const struct leaver *l;
-	int v;
+#define WHATEVER INT32_MIN
 
-	if (level != SOL_SOCKET && level != IPPROTO_TCP)
-		return NULL;
-	for (size_t i = 0; i < sizeof(leavers) / sizeof(leavers[0]); i++) {
-		l = &leavers[i];
-		if (l->level != level || l->name != name)
-			continue;
-		if (len < sizeof(v) || !val)
-			return l->off == INT32_MIN ? l : NULL; /* else the kernel's EINVAL */
-		__builtin_memcpy(&v, val, sizeof(v));
-		return v == l->off && l->off != INT32_MIN ? NULL : l;
+static struct leaver socket_leaver(int name)
+{
+	switch (name) {
+	case SO_ZEROCOPY:
+		return (struct leaver){ ISM_R_ZEROCOPY, 0, 1 };
+	case SO_MAX_PACING_RATE:
+		return (struct leaver){ ISM_R_PACING, -1, 1 };
+	case SO_TXTIME:
+		return (struct leaver){ ISM_R_PACING, WHATEVER, 1 };
+	case SO_TIMESTAMP:
+	case SO_TIMESTAMPNS:
+	case SO_TIMESTAMPING:
+	case TIMESTAMP_NEW:
+	case TIMESTAMPNS_NEW:
+	case TIMESTAMPING_NEW:
+		return (struct leaver){ ISM_R_TIMESTAMP, 0, 0 };
+	case SO_PEEK_OFF:
+		return (struct leaver){ ISM_R_PEEK_OFF, -1, 0 };
+	case SO_ATTACH_FILTER:
+	case SO_ATTACH_BPF:
+		return (struct leaver){ ISM_R_FILTER, WHATEVER, 0 };
 	}
-	return NULL;
+	return (struct leaver){ 0 };
 }
 
-static int leave_for_option(int fd, const struct leaver *l)
+static struct leaver tcp_leaver(int name)
+{
+	switch (name) {
+	case TCP_ULP:
+		return (struct leaver){ ISM_R_ULP, WHATEVER, 0 };
+	case TCP_REPAIR:
+		return (struct leaver){ ISM_R_REPAIR, 0, 0 };
+	case TCP_INQ:
+		return (struct leaver){ ISM_R_INQ, 0, 0 };
+	case TCP_FASTOPEN_CONNECT:
+		return (struct leaver){ ISM_R_NO_ROOM, 0, 0 };
+	}
+	return (struct leaver){ 0 };
+}
+
+static struct leaver leaver_of(int level, int name, const void *val, socklen_t len)
+{
+	struct leaver l = { 0 };
+	int v;
+
+	if (level == SOL_SOCKET)
+		l = socket_leaver(name);
+	else if (level == IPPROTO_TCP)
+		l = tcp_leaver(name);
+	if (likely(!l.reason) || l.off == WHATEVER)
+		return l;
+	if (len < sizeof(v) || !val)
+		return (struct leaver){ 0 }; /* the kernel's EINVAL */
+	__builtin_memcpy(&v, val, sizeof(v));
+	return v == l.off ? (struct leaver){ 0 } : l;
+}
+
+static int leave_for_option(int fd, struct leaver l)
 {
 	ism_fd_t e = ism_fd_get(fd);
 	struct conn *c;
 
-	if (!l->tx || ISM_FD_KIND(e) == ISM_FD_TCP)
-		return ism_fd_leave(fd, l->reason, 0);
+	if (!l.tx || ISM_FD_KIND(e) == ISM_FD_TCP)
+		return ism_fd_leave(fd, l.reason, 0);
 	c = conn_of(fd);
 	if (!c)
 		return 0;
 	if (conn_tx_begin(c, fd)) {
-		conn_demote_tx(c, l->reason);
+		conn_demote_tx(c, l.reason);
 		conn_done(c);
 		return 0;
 	}
 	/* a candidate has nothing to lose by staying one of TCP in both directions */
 	conn_tx_end(c, fd, 0);
 	conn_done(c);
-	return ism_fd_leave(fd, l->reason, 0);
+	return ism_fd_leave(fd, l.reason, 0);
 }
 
 /* The name that the C library has for what the kernel knows by two. */
@@ -633,13 +656,13 @@ static void note_option(int fd, int level, int name)
 
 ISM_EXPORT int setsockopt(int fd, int level, int name, const void *val, socklen_t len)
 {
-	const struct leaver *l;
+	struct leaver l;
 	int rc;
 
 	if (likely(!ism_fd_get(fd)))
 		return REAL(setsockopt)(fd, level, name, val, len);
 	l = leaver_of(level, name, val, len);
-	rc = l ? leave_for_option(fd, l) : 0;
+	rc = unlikely(l.reason) ? leave_for_option(fd, l) : 0;
 	if (rc) {
 		errno = -rc;
 		return -1;

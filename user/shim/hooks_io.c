@@ -64,7 +64,7 @@ static ssize_t to_errno(ssize_t n)
 		} else if (likely(conn_rx_begin(c, fd))) {                                         \
 			n = ring;                                                                  \
 		} else {                                                                           \
-			n = (flags) & MSG_DONTWAIT ? 0 : ism_await_data(c, fd);                    \
+			n = (flags)&MSG_DONTWAIT ? 0 : ism_await_data(c, fd);                      \
 			if (likely(!n))                                                            \
 				n = native(kernel);                                                \
 			conn_rx_end(c, fd, n);                                                     \

@@ -319,8 +319,8 @@ static struct ism_slot *slot_get(void)
 	s = pool_item(&slots, n);
 	memset(s, 0, sizeof(*s));
 	/* in this order: adopt_orphans() takes what nobody holds and is not FREE */
-	atomic_store(&s->procs, 1);
-	atomic_store(&s->state, ISM_SLOT_CANDIDATE);
+	atomic_store_explicit(&s->procs, 1, memory_order_relaxed);
+	atomic_store_explicit(&s->state, ISM_SLOT_CANDIDATE, memory_order_release);
 	return s;
 }
 
@@ -399,10 +399,10 @@ struct conn *conn_alloc(void)
 	c->own_bell = c->peer_bell = c->own_fd = c->peer_fd = -1;
 	c->items = NULL;
 	c->ep_told = 0;
-	atomic_store(&c->fd_hint, -1);
-	atomic_store(&c->asked, 0);
-	atomic_store(&c->closing, 0);
-	atomic_store(&c->fds, 1);
+	atomic_store_explicit(&c->fd_hint, -1, memory_order_relaxed);
+	atomic_store_explicit(&c->asked, 0, memory_order_relaxed);
+	atomic_store_explicit(&c->closing, 0, memory_order_relaxed);
+	atomic_store_explicit(&c->fds, 1, memory_order_relaxed);
 	__atomic_store_n(&c->slot, s, __ATOMIC_RELEASE);
 out:
 	gate_leave();
