@@ -49,28 +49,27 @@ Test(program, no_program)
 	cr_expect_eq(ism_program_is_local(-1), 0);
 }
 
-static int lines_of(const char *path)
+/* Of memory, all that is mapped. */
+static long pages(void)
 {
-	char *text = unit_read(path, NULL);
-	int n = 0;
+	char *text = unit_read("/proc/self/statm", NULL);
+	long n = strtol(text, NULL, 10);
 
-	for (const char *c = text; *c; c++)
-		n += *c == '\n';
 	free(text);
 	return n;
 }
 
 Test(program, nothing_stays)
 {
-	int fd = open("/bin/true", O_RDONLY), before;
+	int fd = open("/bin/true", O_RDONLY);
+	long before;
 
 	cr_assert_eq(lseek(fd, 7, SEEK_SET), 7);
-	ism_program_is_local(fd);
-	lines_of("/proc/self/maps");
-	before = lines_of("/proc/self/maps");
-	for (int i = 0; i < 50; i++)
+	pages();
+	before = pages();
+	for (int i = 0; i < 1000; i++)
 		cr_assert_eq(ism_program_is_local(fd), 1);
-	cr_expect_leq(lines_of("/proc/self/maps"), before + 5);
+	cr_expect_lt(pages(), before + 1000);
 	cr_expect_eq(lseek(fd, 0, SEEK_CUR), 7);
 	close(fd);
 }
@@ -200,7 +199,7 @@ Test(program, the_dynamic_section, .init = take_apart)
 	while (end->d_tag != DT_NULL)
 		end++;
 	NOT_LOCAL(im.dynamic->p_type, PT_NULL);
-	NOT_LOCAL(segment(PT_NOTE, 0)->p_type, PT_DYNAMIC);
+	cr_expect_eq(changed(segment(PT_NOTE, 0), im.dynamic, sizeof(*im.dynamic)), 0, "two");
 	NOT_LOCAL(im.dynamic->p_vaddr, 0x7f0000000000);
 	NOT_LOCAL(im.dynamic->p_vaddr, ~0ULL);
 	NOT_LOCAL(im.dynamic->p_filesz, 0);
@@ -314,26 +313,86 @@ Test(program, said_twice, .init = take_apart)
 	cr_expect_eq(changed(im.spare, &again, sizeof(again)), 0, "DT_STRSZ");
 }
 
-/* Bytes that a loader would take from one of two places. */
-Test(program, segments_over_each_other, .init = take_apart)
+/* From now on. */
+static void keep(void *at, const void *to, size_t len)
 {
-	ElfW(Phdr) *note = segment(PT_NOTE, 0), twin = *segment(PT_LOAD, 0);
+	memcpy(at, to, len);
+	cr_assert_eq(pwrite(im.fd, to, len, (unsigned char *)at - im.b), (ssize_t)len);
+}
 
-	cr_expect_eq(changed(note, &twin, sizeof(twin)), 0);
-	NOT_LOCAL(segment(PT_LOAD, 0)->p_offset, ~0ULL);
-	NOT_LOCAL(segment(PT_LOAD, 0)->p_offset, INT64_MAX);
-	NOT_LOCAL(segment(PT_LOAD, 0)->p_filesz, 16);
+#define KEEP(member, value)                                                                        \
+	({                                                                                         \
+		__typeof__(member) v_ = (value);                                                   \
+		keep(&(member), &v_, sizeof(v_));                                                  \
+	})
+
+/* At the end of the file, and in memory apart from everything, so that it has room. */
+Test(program, a_long_string_table, .init = take_apart)
+{
+	enum { MOST = 32 << 10, AT = 1 << 20 };
+
+	cr_assert_eq(ftruncate(im.fd, AT + 2 * MOST), 0);
+	cr_assert_eq(pwrite(im.fd, im.b + im.names, im.len, AT), (ssize_t)im.len);
+	KEEP(im.text->p_vaddr, 0x10000000);
+	KEEP(im.text->p_offset, AT);
+	KEEP(im.text->p_filesz, 2 * MOST);
+	KEEP(im.strtab->d_un.d_ptr, 0x10000000);
+	STILL_LOCAL(im.strsz->d_un.d_val, MOST);
+	NOT_LOCAL(im.strsz->d_un.d_val, MOST + 1);
+	cr_assert_eq(pwrite(im.fd, "exec", 4, AT + MOST - 5), 4);
+	NOT_LOCAL(im.strsz->d_un.d_val, MOST);
+}
+
+/* Bytes that a loader would take from one of two places, or from none. */
+Test(program, segments, .init = take_apart)
+{
+	ElfW(Phdr) *note = segment(PT_NOTE, 0), *load = segment(PT_LOAD, 0);
+	uint64_t upto = im.strtab->d_un.d_ptr + im.len - load->p_vaddr;
+
+	cr_expect_eq(changed(note, load, sizeof(*load)), 0, "two");
+	NOT_LOCAL(load->p_offset, ~0ULL);
+	NOT_LOCAL(load->p_offset, INT64_MAX);
+	NOT_LOCAL(load->p_filesz, 16);
+	NOT_LOCAL(load->p_filesz, upto - 1);
+	STILL_LOCAL(load->p_filesz, upto);
+}
+
+/* One for all bytes: if numbers could go round at 2^64, they would be found in it. */
+Test(program, segments_past_the_end_of_numbers, .init = take_apart)
+{
+	uint64_t shift = offset_of(im.dynamic->p_vaddr) - im.dynamic->p_vaddr;
+	ElfW(Phdr) all = { .p_type = PT_LOAD, .p_offset = shift, .p_filesz = ~0ULL };
+
+	for (int i = 0; i < im.h->e_phnum; i++)
+		if (im.ph[i].p_type == PT_LOAD)
+			KEEP(im.ph[i].p_type, PT_NULL);
+	KEEP(im.strtab->d_un.d_ptr, im.names - shift);
+	cr_assert_gt(shift, (uint64_t)INT64_MAX, "what is in memory is further apart");
+	cr_expect_eq(changed(im.text, &all, sizeof(all)), 0, "the offset");
+	all.p_vaddr = 0x7f0000000000;
+	all.p_offset = shift + all.p_vaddr;
+	cr_expect_eq(changed(im.text, &all, sizeof(all)), 0, "the address");
+	all.p_vaddr = 0x1000;
+	all.p_offset = shift + all.p_vaddr;
+	if (all.p_offset < im.size)
+		cr_expect_eq(changed(im.text, &all, sizeof(all)), 1, "else it is fine");
 }
 
 Test(program, large_programs, .init = take_apart)
 {
-	uint64_t apart = 0x10000000; /* so that it can grow without being over others */
+	ElfW(Phdr) *note = segment(PT_NOTE, 0), more = *im.text;
 
-	cr_assert_eq(pwrite(im.fd, &apart, 8, (unsigned char *)&im.text->p_vaddr - im.b), 8);
+	KEEP(im.text->p_vaddr, 0x10000000); /* so that it can grow without being over others */
 	NOT_LOCAL(im.text->p_filesz, (256 << 10) + 1);
 	NOT_LOCAL(im.text->p_filesz, ~0ULL);
 	STILL_LOCAL(im.text->p_filesz, 256 << 10);
 	STILL_LOCAL(im.interp->p_flags, PF_X | PF_R); /* not mapped by this header */
+	KEEP(im.text->p_filesz, 128 << 10);
+	more.p_vaddr = 0x20000000;
+	more.p_filesz = 128 << 10;
+	cr_expect_eq(changed(note, &more, sizeof(more)), 1);
+	more.p_filesz++;
+	cr_expect_eq(changed(note, &more, sizeof(more)), 0);
 }
 
 /* What the C library has to start programs, get sockets and load code. */
@@ -425,6 +484,13 @@ Test(program, headers, .init = take_apart)
 	cr_expect_eq(p.phdrs, im.h->e_phnum);
 	cr_expect_str_eq(p.interp, (char *)im.b + im.interp->p_offset);
 	cr_expect_eq(judged(p.interp), 0, "the loader starts any program");
+	KEEP(im.interp->p_filesz, 6);
+	cr_assert_eq(ism_program_read(im.fd, &p), 0);
+	cr_expect_eq(strlen(p.interp), 6);
+	KEEP(im.interp->p_filesz, 0);
+	cr_assert_eq(ism_program_read(im.fd, &p), -ENOEXEC);
+	cr_assert_eq(ftruncate(im.fd, sizeof(Elf32_Ehdr) + 4), 0);
+	cr_assert_eq(ism_program_read(im.fd, &p), -ENOEXEC);
 	cr_assert_eq(pwrite(im.fd, &class, 1, EI_CLASS), 1);
 	cr_assert_eq(ism_program_read(im.fd, &p), 0);
 	cr_expect_eq(p.class, ELFCLASS32);

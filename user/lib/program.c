@@ -32,13 +32,11 @@
 
 /* ---------------------------------------------------------------- headers */
 
-/* All of it or nothing. pread() would be a cancellation point. */
+/* All of it or nothing; the kernel refuses what is no offset. pread() would be a cancellation point. */
 static int read_at(int fd, void *buf, size_t len, uint64_t off)
 {
 	_Static_assert(sizeof(long) == sizeof(off), "an offset is one argument");
-	if (off > (uint64_t)LLONG_MAX - len || syscall(SYS_pread64, fd, buf, len, off) != (long)len)
-		return -ENOEXEC;
-	return 0;
+	return syscall(SYS_pread64, fd, buf, len, off) == (long)len ? 0 : -ENOEXEC;
 }
 
 static int read_interp(int fd, struct ism_program *p)
@@ -280,8 +278,8 @@ static int judge(int fd, struct scratch *s)
 	const char *loader;
 	struct links l = {};
 
-	if (ism_program_read(fd, &s->prog) || s->prog.class != NATIVE_CLASS ||
-	    s->prog.machine != NATIVE_MACHINE || NATIVE_MACHINE == EM_NONE)
+	if (NATIVE_MACHINE == EM_NONE || ism_program_read(fd, &s->prog) ||
+	    s->prog.machine != NATIVE_MACHINE)
 		return 0;
 	loader = strrchr(s->prog.interp, '/');
 	return loader && is_loader(loader + 1) && is_small(&s->prog) && read_dyns(fd, s, &l) &&
