@@ -168,6 +168,33 @@ app_daemon-slow()
 	stop_daemon
 }
 
+# dmbs COMPARISON NUMBER - so many are there
+dmbs()
+{
+	[ "$(ism -j dmbs | jq '.dmbs | length')" "$1" "$2" ]
+}
+
+# It stands still while more connections end than it is told of meanwhile: all the same it forgets them.
+app daemon-full-queue lifecycle python3
+app_daemon-full-queue()
+{
+	under_run
+	start_daemon --ring-size 64k
+	load --plane direct --port 7000-7009
+	serve echo "$PORT" "$PYTHON" "$RINGS/peers.py" selectors "$PORT" || die "peers.py does not start"
+	start crowd "$PYTHON" "$RINGS/crowd.py" "$PORT" 500 "$DIR/cue"
+	within 30 dmbs -ge 900 || die "no rings: $(ism -j dmbs | jq '.dmbs | length') DMBs, $(cat "$DIR/crowd.log")"
+	kill -STOP "$DAEMON_PID"
+	: >"$DIR/cue"
+	within 20 [ ! -e "$DIR/cue" ] || die "close() waits for ismredird"
+	sleep 1
+	kill -CONT "$DAEMON_PID"
+	within 20 dmbs -le 2 || die "$(ism -j dmbs | jq '.dmbs | length') DMBs stay"
+	stop_programs
+	unload
+	stop_daemon
+}
+
 # Its limits are reached: some have rings, the others TCP, all are right.
 app daemon-full lifecycle python3
 app_daemon-full()

@@ -15,6 +15,7 @@
 #define RETRY_MIN_NS 1000000000ULL
 #define RETRY_MAX_NS 30000000000ULL
 #define TICK_NS	     1000000000ULL
+#define OWED	     1024
 
 static struct {
 	_Atomic uint32_t busy; /* one task at a time; nobody waits for it */
@@ -23,7 +24,12 @@ static struct {
 	uint64_t retry_at;
 	uint64_t backoff;
 	_Atomic uint64_t tick_at;
+	uint32_t settled; /* owed_seq when nothing was owed any more */
 } d;
+
+/* Tokens of DETACHs that could not be sent yet, 0: none; owed_seq changes with each that comes. */
+static _Atomic uint64_t owed[OWED];
+static _Atomic uint32_t owed_seq;
 
 static char path[sizeof(((struct sockaddr_un *)0)->sun_path)]; /* empty: too long */
 
@@ -90,9 +96,14 @@ static int take(void)
 	return atomic_compare_exchange_strong(&d.busy, &free, 1) ? 0 : -EBUSY;
 }
 
-static void drop(void)
+/* A daemon that is gone, or another one than that which was to hear it, needs no DETACH. */
+static void forget_owed(void)
 {
-	atomic_store(&d.busy, 0);
+	uint32_t seq = atomic_load(&owed_seq);
+
+	for (int i = 0; i < OWED; i++)
+		atomic_store(&owed[i], 0);
+	d.settled = seq;
 }
 
 static void fail_one(struct conn *c, void *arg)
@@ -107,6 +118,7 @@ static void lost(void)
 	if (d.fd)
 		ism_private_close(d.fd - 1);
 	d.fd = 0;
+	forget_owed();
 	atomic_store(&d.waiting, 0);
 	d.backoff = d.backoff ? d.backoff * 2 : RETRY_MIN_NS;
 	if (d.backoff > RETRY_MAX_NS)
@@ -139,6 +151,37 @@ static int send_msg(uint16_t type, uint32_t seq, const void *body, uint32_t len,
 		memcpy(CMSG_DATA(&u.h), fds, sizeof(int) * n);
 	}
 	return real.sendmsg(d.fd - 1, &h, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -errno : 0;
+}
+
+static void settle(void)
+{
+	uint32_t seq = atomic_load(&owed_seq);
+
+	if (d.settled == seq)
+		return;
+	if (!d.fd)
+		forget_owed();
+	for (int i = 0; d.fd && i < OWED; i++) {
+		struct ism_msg_token t = { .token = atomic_load(&owed[i]) };
+
+		if (t.token && send_msg(ISM_MSG_DETACH, 0, &t, sizeof(t), NULL, 0) == -EAGAIN)
+			return;
+		if (t.token)
+			atomic_store(&owed[i], 0);
+	}
+	d.settled = seq;
+}
+
+/* Who owes and finds the daemon busy leaves it to who is: that one looks again behind its last store. */
+static void drop(void)
+{
+	uint32_t seq;
+
+	do {
+		seq = atomic_load(&owed_seq);
+		settle();
+		atomic_store(&d.busy, 0);
+	} while (atomic_load(&owed_seq) != seq && !take());
 }
 
 /* A new daemon does not know the rings that live on in us. */
@@ -209,19 +252,23 @@ int ism_daemon_ask(int fd, uint64_t token, uint64_t share, uint32_t index)
 	return rc;
 }
 
+/* What there is no room for the daemon hears of at our end: it only costs memory. */
+static void owe(uint64_t token)
+{
+	for (int i = 0; i < OWED; i++) {
+		uint64_t free = 0;
+
+		if (atomic_compare_exchange_strong(&owed[i], &free, token))
+			break;
+	}
+	atomic_fetch_add(&owed_seq, 1);
+}
+
 void ism_daemon_detach(uint64_t token)
 {
-	struct ism_msg_token t = { .token = token };
-
-	/* It finds out by itself when we are gone, so a detach that cannot be sent only costs memory. */
-	for (int i = 0; take(); i++) {
-		if (i == 1000)
-			return;
-		real.poll(NULL, 0, 0);
-	}
-	if (d.fd)
-		send_msg(ISM_MSG_DETACH, 0, &t, sizeof(t), NULL, 0);
-	drop();
+	owe(token);
+	if (!take())
+		drop();
 }
 
 /* ---------------------------------------------------------------- answers */
@@ -370,6 +417,7 @@ void ism_daemon_after_fork(void)
 	d.fd = 0;
 	d.retry_at = 0;
 	d.backoff = 0;
+	forget_owed();
 	atomic_store(&d.busy, 0);
 	atomic_store(&d.waiting, 0);
 }
