@@ -5,8 +5,12 @@
  * under the shim is expected where LD_PRELOAD names it.
  */
 #include "posix.h"
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <spawn.h>
+#include <stddef.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -194,6 +198,8 @@ static void by_one_way(enum child child, enum call call)
 
 static void ways(struct end *e)
 {
+	int fds = open_fds(256);
+
 	(void)e;
 	setenv("POSIX_ONE", "1", 1);
 	setenv("POSIX_EMPTY", "", 1);
@@ -205,6 +211,7 @@ static void ways(struct end *e)
 	}
 	by_one_way(BY_SPAWN, 0);
 	by_one_way(BY_SPAWNP, 0);
+	IS(open_fds(256), fds);
 }
 
 /* ---------------------------------------------------------------- what has it still */
@@ -355,21 +362,13 @@ static void searched(struct end *e)
 	same_env(&said, environ, false);
 }
 
-static void fails(struct end *e)
-{
-	char *argv[] = { "cat", NULL };
-
-	(void)e;
-	FAILS(execve("/does/not/exist", argv, environ), ENOENT);
-	FAILS(execv("/", argv), EACCES);
-	FAILS(execvp("/etc/passwd", argv), EACCES);
-	FAILS(execve("/bin/cat/x", argv, environ), ENOTDIR);
-	FAILS(execl("", "cat", NULL), ENOENT);
-}
-
-/* ---------------------------------------------------------------- files that change */
-
 static char dir[64];
+
+static void make_dir(void)
+{
+	snprintf(dir, sizeof(dir), "/tmp/posix-local-XXXXXX");
+	CHECK(mkdtemp(dir));
+}
 
 static char *in_dir(const char *name)
 {
@@ -380,6 +379,75 @@ static char *in_dir(const char *name)
 	snprintf(p, sizeof(path[0]), "%s/%s", dir, name);
 	return p;
 }
+
+static void fails(struct end *e)
+{
+	char *argv[] = { "cat", NULL };
+	pid_t pid;
+
+	(void)e;
+	FAILS(execve("/does/not/exist", argv, environ), ENOENT);
+	FAILS(execv("/", argv), EACCES);
+	FAILS(execvp("/etc/passwd", argv), EACCES);
+	FAILS(execve("/bin/cat/x", argv, environ), ENOTDIR);
+	FAILS(execl("", "cat", NULL), ENOENT);
+	IS(posix_spawn(&pid, "/does/not/exist", NULL, NULL, argv, environ), ENOENT);
+	IS(posix_spawnp(&pid, "/does/not/exist", NULL, NULL, argv, environ), ENOENT);
+}
+
+/* Who waits for a reader of a FIFO has none by this. */
+static void opens_no_fifo(struct end *e)
+{
+	char *argv[] = { "cat", NULL };
+	pid_t pid;
+
+	(void)e;
+	make_dir();
+	IS(mkfifo(in_dir("fifo"), 0700), 0);
+	pid = child();
+	if (!pid)
+		_exit(open(in_dir("fifo"), O_WRONLY) < 0);
+	nap(50);
+	FAILS(execve(in_dir("fifo"), argv, environ), EACCES);
+	nap(50);
+	IS(waitpid(pid, NULL, WNOHANG), 0);
+	kill(pid, SIGKILL);
+	IS(waitpid(pid, NULL, 0), pid);
+	unlink(in_dir("fifo"));
+	IS(rmdir(dir), 0);
+}
+
+/* A filter that kills for stat() of a path, which is nothing that cat or its loader does. */
+static void confine(void)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_newfstatat, 0, 3),
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[3])),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog prog = { sizeof(code) / sizeof(code[0]), code };
+
+	IS(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+	IS(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog, 0, 0), 0);
+}
+
+/* Behind a filter, no system call but what the program itself makes. */
+static void confined(struct end *e)
+{
+	struct start s = { .path = "/bin/cat", .env = environ };
+
+	(void)e;
+	confine();
+	for (s.child = 0; s.child < CHILDREN; s.child++) {
+		cat_env(&s, &said);
+		same_env(&said, environ, false);
+	}
+}
+
+/* ---------------------------------------------------------------- files that change */
 
 /* A copy of a program, as long as any other one; where there is a file, in it. */
 static void copy_program(const char *from, const char *to)
@@ -422,8 +490,7 @@ static void files_change(struct end *e)
 	char *p;
 
 	(void)e;
-	snprintf(dir, sizeof(dir), "/tmp/posix-local-XXXXXX");
-	CHECK(mkdtemp(dir));
+	make_dir();
 	p = in_dir("p");
 	copy_program("/bin/cat", p);
 	is_cat(p);
@@ -442,25 +509,31 @@ static void files_change(struct end *e)
 	IS(rmdir(dir), 0);
 }
 
-/* More than anybody remembers, and again. */
-static void many_files(struct end *e)
+static char *nth(int i)
 {
 	char name[16];
 
+	snprintf(name, sizeof(name), "%d", i);
+	return in_dir(name);
+}
+
+/* More than anybody remembers, and again; made at once, so that some have all of their times in common. */
+static void many_files(struct end *e)
+{
+	enum { FILES = 20, ROUNDS = 4 };
+
 	(void)e;
-	snprintf(dir, sizeof(dir), "/tmp/posix-local-XXXXXX");
-	CHECK(mkdtemp(dir));
-	for (int i = 0; i < 60; i++) {
-		snprintf(name, sizeof(name), "%d", i % 20);
-		if (i < 20)
-			copy_program(i % 2 ? "/bin/cat" : "/usr/bin/env", in_dir(name));
+	make_dir();
+	for (int i = 0; i < FILES; i++)
+		copy_program(i % 2 ? "/bin/cat" : "/usr/bin/env", nth(i));
+	for (int i = 0; i < FILES * ROUNDS; i++) {
 		if (i % 2)
-			is_cat(in_dir(name));
+			is_cat(nth(i % FILES));
 		else
-			is_env(in_dir(name));
-		if (i >= 40)
-			IS(unlink(in_dir(name)), 0);
+			is_env(nth(i % FILES));
 	}
+	for (int i = 0; i < FILES; i++)
+		IS(unlink(nth(i)), 0);
 	IS(rmdir(dir), 0);
 }
 
@@ -470,8 +543,7 @@ static void elsewhere(struct end *e)
 	struct start s = { .child = BY_SPAWN, .path = "./p", .env = environ };
 
 	(void)e;
-	snprintf(dir, sizeof(dir), "/tmp/posix-local-XXXXXX");
-	CHECK(mkdtemp(dir));
+	make_dir();
 	IS(symlink("/bin/cat", in_dir("p")), 0);
 	IS(mkdir(in_dir("d"), 0755), 0);
 	IS(symlink("/usr/bin/env", in_dir("d/p")), 0);
@@ -530,6 +602,8 @@ const struct test tests_local[] = {
 	{ "local_long_environments", long_environments, NULL, RAW, 0 },
 	{ "local_searched", searched, NULL, RAW, 0 },
 	{ "local_fails", fails, NULL, RAW, 0 },
+	{ "local_no_fifo", opens_no_fifo, NULL, RAW, 0 },
+	{ "local_confined", confined, NULL, RAW, 0 },
 	{ "local_files_change", files_change, NULL, RAW, 0 },
 	{ "local_many_files", many_files, NULL, RAW, 0 },
 	{ "local_elsewhere", elsewhere, NULL, RAW, 0 },
