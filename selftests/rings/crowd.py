@@ -28,7 +28,7 @@ def main():
         for _ in range(ROUNDS):
             ask(all_socks[-1])
             time.sleep(0.0005)
-    one = all_socks.pop()
+    one = all_socks.pop(0)
     while not os.path.exists(cue):
         ask(one)
         time.sleep(0.02)
