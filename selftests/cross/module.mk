@@ -2,5 +2,5 @@
 # Two hosts that share a region and do not know that they are of one kernel (as root).
 
 .PHONY: check-cross
-check-cross: all direct-tools $(B)/netns/traffic $(B)/rings/static_echo
+check-cross: all direct-tools $(B)/netns/traffic $(B)/rings/static_echo $(B)/daemon-asan/ismredird
 	$(Q)B=$(abspath $(B)) ISMREDIR=$(abspath $(B))/ismredir selftests/cross/run.sh
