@@ -15,7 +15,7 @@
 /* Points of a habit: what a hit gives and a miss takes, so that two of three have to hit. */
 #define SCORE_MAX  4
 #define SCORE_MISS 2
-/* Waits without looking, after misses. */
+/* Waits without looking, each time twice as many, until a look has been worth it. */
 #define REST_MIN 32
 #define REST_MAX 1024
 /* So many times in a row it was there already: the look was for nothing, and costs a system call. */
@@ -24,8 +24,9 @@
 /**
  * struct habit - what became of a thread's looks, of one kind
  * @skip: waits left that do without
- * @rest: how many it were the last time, 0: none
+ * @rest: how many it were the last time, 0: none since the last hit
  * @prompt: times in a row that there was nothing to wait for
+ * @score: what hits and misses came to
  */
 struct habit {
 	uint32_t skip, rest, prompt;
@@ -42,31 +43,32 @@ static int kernel_has(struct pollfd *fds, nfds_t n)
 	return SYS(SYS_ppoll, fds, n, &zero, NULL, 8);
 }
 
+static void take_a_rest(struct habit *h)
+{
+	h->rest = h->rest ? h->rest * 2 : REST_MIN;
+	if (h->rest > REST_MAX)
+		h->rest = REST_MAX;
+	h->skip = h->rest;
+	h->score = 0;
+	h->prompt = 0;
+}
+
 static void was_prompt(struct habit *h)
 {
-	if (++h->prompt < PROMPT)
-		return;
-	h->prompt = 0;
-	h->skip = REST_MIN;
+	if (++h->prompt == PROMPT)
+		take_a_rest(h);
 }
 
 static void judge(struct habit *h, int hit)
 {
 	h->prompt = 0;
-	if (hit) {
+	h->score += hit ? 1 : -SCORE_MISS;
+	if (h->score > SCORE_MAX)
+		h->score = SCORE_MAX;
+	if (hit)
 		h->rest = 0;
-		if (h->score < SCORE_MAX)
-			h->score++;
-		return;
-	}
-	h->score -= SCORE_MISS;
-	if (h->score >= 0)
-		return;
-	h->score = 0;
-	h->rest = h->rest ? h->rest * 2 : REST_MIN;
-	if (h->rest > REST_MAX)
-		h->rest = REST_MAX;
-	h->skip = h->rest;
+	else if (h->score < 0)
+		take_a_rest(h);
 }
 
 /*
