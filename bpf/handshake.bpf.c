@@ -1015,13 +1015,28 @@ static __always_inline void try_leave(struct bpf_sock_ops *skops, struct ism_con
 #define ISM_TCP_NOTSENT_LOWAT 25 /* linux/tcp.h */
 #define ISM_PACED_LOWAT	      2 /* bytes; twice what is unsent must be below */
 
+/*
+ * Setting the option wakes whoever sleeps on the socket (sk_stream_write_space()). A writer looks again; a reader
+ * in tcp_bpf_recvmsg() who is woken for nothing gets EAGAIN, so not while there is one. Who waits for room to write
+ * has SOCK_NOSPACE set: then the kernel wakes all of them by itself.
+ */
+#define ISM_SOCK_NOSPACE 2 /* linux/net.h */
+
+static __always_inline int reader_sleeps(const struct ism_conn *rec)
+{
+	const struct socket *sock = KREAD(struct sock, rec->sk, sk_socket);
+
+	return ism_sleepers(rec->sk) && sock &&
+	       !(KREAD(struct socket, sock, flags) & 1 << ISM_SOCK_NOSPACE);
+}
+
 static __always_inline void pace(struct bpf_sock_ops *skops, struct ism_conn *rec, __u64 token)
 {
 	int open = ism_slot_of(rec, token) && rec->reason != ISM_R_STREAM &&
 		   !(rec->flags & (ISM_CONN_PINNED | ISM_CONN_LEAVING));
 	int paced = !!(rec->flags & ISM_CONN_PACED), val = 0;
 
-	if (open == paced ||
+	if (open == paced || reader_sleeps(rec) ||
 	    bpf_getsockopt(skops, ISM_SOL_TCP, ISM_TCP_NOTSENT_LOWAT, &val, sizeof(val)) ||
 	    val != (paced ? ISM_PACED_LOWAT : 0))
 		return;

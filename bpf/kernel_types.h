@@ -55,6 +55,7 @@ struct file {
 
 struct socket {
 	short type;
+	unsigned long flags;
 	struct file *file;
 };
 
