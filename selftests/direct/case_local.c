@@ -5,6 +5,7 @@
  * under the shim is expected where LD_PRELOAD names it.
  */
 #include "posix.h"
+#include <ftw.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <pthread.h>
@@ -365,10 +366,30 @@ static void searched(struct end *e)
 
 static char dir[64];
 
-static void make_dir(void)
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *at)
 {
+	(void)st;
+	(void)type;
+	(void)at;
+	return remove(path);
+}
+
+/* @body, in a child, with a directory that goes however that ends. */
+static void with_dir(void (*body)(void))
+{
+	int status = -1;
+	pid_t pid;
+
 	snprintf(dir, sizeof(dir), "/tmp/posix-local-XXXXXX");
 	CHECK(mkdtemp(dir));
+	pid = child();
+	if (!pid) {
+		body();
+		done();
+	}
+	IS(waitpid(pid, &status, 0), pid);
+	IS(nftw(dir, remove_one, 8, FTW_DEPTH | FTW_PHYS), 0);
+	IS(status, 0);
 }
 
 static char *in_dir(const char *name)
@@ -397,13 +418,11 @@ static void fails(struct end *e)
 }
 
 /* Who waits for a reader of a FIFO has none by this. */
-static void opens_no_fifo(struct end *e)
+static void opens_no_fifo(void)
 {
 	char *argv[] = { "cat", NULL };
 	pid_t pid;
 
-	(void)e;
-	make_dir();
 	IS(mkfifo(in_dir("fifo"), 0700), 0);
 	pid = child();
 	if (!pid)
@@ -414,8 +433,6 @@ static void opens_no_fifo(struct end *e)
 	IS(waitpid(pid, NULL, WNOHANG), 0);
 	kill(pid, SIGKILL);
 	IS(waitpid(pid, NULL, 0), pid);
-	unlink(in_dir("fifo"));
-	IS(rmdir(dir), 0);
 }
 
 /* A filter that kills for stat() of a path, which is nothing that cat or its loader does. */
@@ -486,12 +503,10 @@ static void is_env(const char *path)
 	}
 }
 
-static void files_change(struct end *e)
+static void files_change(void)
 {
 	char *p;
 
-	(void)e;
-	make_dir();
 	p = in_dir("p");
 	copy_program("/bin/cat", p);
 	is_cat(p);
@@ -506,8 +521,6 @@ static void files_change(struct end *e)
 	nap(20);
 	copy_program("/usr/bin/env", p);
 	is_env(p);
-	IS(unlink(p), 0);
-	IS(rmdir(dir), 0);
 }
 
 static char *nth(int i)
@@ -519,12 +532,10 @@ static char *nth(int i)
 }
 
 /* More than anybody remembers, and again; made at once, so that some have all of their times in common. */
-static void many_files(struct end *e)
+static void many_files(void)
 {
 	enum { FILES = 20, ROUNDS = 4 };
 
-	(void)e;
-	make_dir();
 	for (int i = 0; i < FILES; i++)
 		copy_program(i % 2 ? "/bin/cat" : "/usr/bin/env", nth(i));
 	for (int i = 0; i < FILES * ROUNDS; i++) {
@@ -533,18 +544,13 @@ static void many_files(struct end *e)
 		else
 			is_env(nth(i % FILES));
 	}
-	for (int i = 0; i < FILES; i++)
-		IS(unlink(nth(i)), 0);
-	IS(rmdir(dir), 0);
 }
 
 /* A path that means something else where the child is. */
-static void elsewhere(struct end *e)
+static void elsewhere(void)
 {
 	struct start s = { .child = BY_SPAWN, .path = "./p", .env = environ };
 
-	(void)e;
-	make_dir();
 	IS(symlink("/bin/cat", in_dir("p")), 0);
 	IS(mkdir(in_dir("d"), 0755), 0);
 	IS(symlink("/usr/bin/env", in_dir("d/p")), 0);
@@ -555,11 +561,13 @@ static void elsewhere(struct end *e)
 		run(&s, &said);
 		IS(strstr(said.text, "LD_PRELOAD=") != NULL, shim() != NULL);
 	}
-	IS(chdir("/"), 0);
-	unlink(in_dir("d/p"));
-	unlink(in_dir("p"));
-	rmdir(in_dir("d"));
-	IS(rmdir(dir), 0);
+}
+
+static void (*const with_files[])(void) = { opens_no_fifo, files_change, many_files, elsewhere };
+
+static void files(struct end *e)
+{
+	with_dir(with_files[e->arg]);
 }
 
 /* ---------------------------------------------------------------- threads */
@@ -603,11 +611,11 @@ const struct test tests_local[] = {
 	{ "local_long_environments", long_environments, NULL, RAW, 0 },
 	{ "local_searched", searched, NULL, RAW, 0 },
 	{ "local_fails", fails, NULL, RAW, 0 },
-	{ "local_no_fifo", opens_no_fifo, NULL, RAW, 0 },
+	{ "local_no_fifo", files, NULL, RAW, 0 },
 	{ "local_confined", confined, NULL, RAW, 0 },
-	{ "local_files_change", files_change, NULL, RAW, 0 },
-	{ "local_many_files", many_files, NULL, RAW, 0 },
-	{ "local_elsewhere", elsewhere, NULL, RAW, 0 },
+	{ "local_files_change", files, NULL, RAW, 1 },
+	{ "local_many_files", files, NULL, RAW, 2 },
+	{ "local_elsewhere", files, NULL, RAW, 3 },
 	{ "local_threads", threads, NULL, RAW, 0 },
 	{ 0 },
 };
