@@ -215,10 +215,13 @@ static __always_inline __u32 push_refused(struct ism_relay *r, struct ism_conn *
 	if (first && KREAD(struct sock, sk, sk_lock.owned))
 		return ISM_R_PLAIN_READER;
 	reason = ism_plain_reader(rec->sk);
-	if (!reason && ctl->readers == ISM_READERS_POLL && ism_sleepers(rec->sk))
-		reason = ISM_R_BLOCKING;
 	if (reason)
 		return reason;
+	/* These bytes wake it, and their relay has nowhere else to put them. It is the last time. */
+	if (ctl->readers == ISM_READERS_POLL && ism_sleepers(rec->sk)) {
+		ism_set(rec, ISM_CONN_PINNED);
+		rec->reason = ISM_R_BLOCKING;
+	}
 	if (!r->unread) {
 		r->push_msgs = 0;
 		goto memory;

@@ -26,3 +26,12 @@ test_calls_safe()
 	[ "$(relayed a)" -gt 100 ] || die "only $(relayed a) bytes by the relay"
 	both_down
 }
+
+# Who sleeps in recv() leaves the relay with its first message.
+test_calls_poll()
+{
+	calls poll
+	[ "$(relayed a)" -gt 0 ] || die "nothing by the relay"
+	[ "$(relayed a)" -lt 100 ] || die "$(relayed a) bytes by the relay"
+	both_down
+}

@@ -242,7 +242,6 @@ static void refused(struct relay_end *e, __u64 now)
 	case ISM_R_PLAIN_READER:
 	case ISM_R_WAITALL:
 	case ISM_R_SPLICE:
-	case ISM_R_BLOCKING:
 		if (now - e->refused_ns > READER_NS)
 			relay_end_break(e, "its reader waits where redirected bytes are not seen");
 	}
