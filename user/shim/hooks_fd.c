@@ -590,7 +590,7 @@ static struct leaver tcp_leaver(int name)
 
 static struct leaver leaver_of(int level, int name, const void *val, socklen_t len)
 {
-	struct leaver l = { 0 };
+	struct leaver none = { 0 }, l = none;
 	int v;
 
 	if (level == SOL_SOCKET)
@@ -600,9 +600,9 @@ static struct leaver leaver_of(int level, int name, const void *val, socklen_t l
 	if (likely(!l.reason) || l.off == WHATEVER)
 		return l;
 	if (len < sizeof(v) || !val)
-		return (struct leaver){ 0 }; /* the kernel's EINVAL */
+		return none; /* the kernel's EINVAL */
 	__builtin_memcpy(&v, val, sizeof(v));
-	return v == l.off ? (struct leaver){ 0 } : l;
+	return v == l.off ? none : l;
 }
 
 static int leave_for_option(int fd, struct leaver l)
