@@ -242,3 +242,55 @@ test_relay_restart()
 	on a load --skip-tests
 	both_down
 }
+
+# other - one more connection, to the next port; it may come to any end
+other()
+{
+	local port=$((PORT + 1))
+
+	on b serve other $port "$PYTHON" "$RINGS/transfer.py" listen $port 60 epoll || die "no second server"
+	on a start other "$PYTHON" "$RINGS/transfer.py" connect $port 60 epoll
+	within 10 grep -q '^flows' "$TOP/$NAME/a/other.log" || die "the second transfer does not begin"
+}
+
+# other_planes - both ends of that are relayed
+other_planes()
+{
+	local PORT=$((PORT + 1))
+
+	planes 2
+}
+
+# asked N - the relay of this host was asked for so many connections
+asked()
+{
+	[ "$(ism -j status | json .daemon.relay.total)" = "$1" ]
+}
+
+# gave_up - the relay of this host has waited for a partner in vain
+gave_up()
+{
+	grep -q 'stays on TCP: Connection timed out' "$DIR/ismredird.log"
+}
+
+# A relay that is stopped is asked for a connection while it is not done with another one, and does not come to that.
+# Its partner's waits for it, and gives up. The next one is asked again.
+test_relay_asked_in_vain()
+{
+	relay_up
+	other
+	within 5 other_planes || die "no relay"
+	on b
+	kill -STOP "$DAEMON_PID"
+	talk 60
+	within 5 asked 2 || die "a was not asked: $(ends)"
+	stop_daemon
+	on b
+	kill -CONT "$DAEMON_PID"
+	within 20 gave_up || die "b was not asked: $(ends)"
+	on a next_relay
+	within 8 planes || die "not relayed: $(ends)"
+	kill -USR1 "$CLIENT" "$SERVER" # enough
+	exchange_ends
+	both_down
+}

@@ -547,6 +547,7 @@ static void take_load(struct relay *r)
 
 	if (!rc) {
 		relay_maps_give_up(&r->maps, reset_by_guard, &r->guard);
+		relay_maps_forget_asks(&r->maps);
 		rc = relay_maps_guard_cgroups(&r->maps, &err);
 		if (rc)
 			relay_maps_close(&r->maps);

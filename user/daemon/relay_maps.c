@@ -210,6 +210,21 @@ int relay_maps_kick(const struct relay_maps *m)
 	return rc;
 }
 
+/* Records come and go meanwhile, and where the walk's own goes it begins anew, so it is bounded. */
+void relay_maps_forget_asks(const struct relay_maps *m)
+{
+	const __u32 max = bpf_map__max_entries(m->skel->maps.conns);
+	struct ism_conn c;
+	__u64 token;
+	int more = !bpf_map_get_next_key(m->conns, NULL, &token);
+
+	for (__u32 i = 0; more && i < max; i++) {
+		if (!relay_maps_conn(m, token, &c) && c.relay == ISM_RELAY_ASKED)
+			relay_maps_bind(m, token, 0);
+		more = !bpf_map_get_next_key(m->conns, &token, &token);
+	}
+}
+
 __u32 relay_maps_word(const struct relay_maps *m)
 {
 	struct ism_ctl ctl;

@@ -70,6 +70,9 @@ int relay_maps_kick(const struct relay_maps *m);
 void relay_maps_give_up(struct relay_maps *m, void (*reset)(const struct ism_conn *c, void *arg),
 			void *arg);
 
+/** relay_maps_forget_asks() - what another ismredird was asked for, and has not come to or refused, is asked again */
+void relay_maps_forget_asks(const struct relay_maps *m);
+
 /** relay_maps_word() - enum ism_word */
 __u32 relay_maps_word(const struct relay_maps *m);
 
