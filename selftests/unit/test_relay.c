@@ -480,6 +480,41 @@ Test(relay, a_partner_that_is_gone_without_bytes_leaves_the_connection_to_tcp)
 	close_model();
 }
 
+/* So long that the kernel gives up the FIN that is held back: the reader gets all bytes, and a reset behind them. */
+Test(relay, an_end_that_never_left_is_a_reset_behind_the_last_byte)
+{
+	open_model(1, 12);
+	for (int k = 0; k < 50; k++) {
+		relay_runs(0);
+		relay_runs(1);
+	}
+	stopped = 1;
+	while (!side[0].relayed)
+		app_send(&side[0], 1000);
+	relay_runs(0);
+	side[0].slot.held++;
+	side[0].slot.sk_state = 0;
+	for (int k = 0; k < 10; k++)
+		relay_runs(0);
+	cr_expect_eq(side[0].e.state, END_DRAINING);
+	stopped = -1;
+	for (int k = 0; k < 50; k++) {
+		relay_runs(1);
+		relay_runs(0);
+	}
+	cr_expect_eq(side[0].e.state, END_BROKEN);
+	cr_expect_eq(side[0].e.kick, 0);
+	relay_end_farewell(&side[0].e);
+	for (int k = 0; k < 100; k++) {
+		now += 1000000;
+		relay_runs(1);
+	}
+	cr_expect_eq(side[1].e.state, END_BROKEN);
+	app_read(&side[1], &side[0], QUEUE);
+	cr_expect_eq(side[1].got, side[0].relayed);
+	close_model();
+}
+
 Test(relay, a_cursor_beyond_what_was_written_breaks_the_connection)
 {
 	open_model(1, 11);

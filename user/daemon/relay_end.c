@@ -132,6 +132,21 @@ static void gate(struct relay_end *e, __u64 w, __u64 now)
 	}
 }
 
+/*
+ * What TCP was kept from sending may go. Where the kernel has given the socket up meanwhile, its FIN never left
+ * and the remote socket would wait for it for ever.
+ */
+static void let_held(struct relay_end *e)
+{
+	e->held = get32(&e->s->held);
+	if (app_is_gone(e)) {
+		relay_end_break(e, "its end was held back for too long");
+		return;
+	}
+	put32(&e->s->kick, 1);
+	e->kick = 1;
+}
+
 /* What the partner has got, for the verdict and for egress. */
 static int note_delivered(struct relay_end *e)
 {
@@ -150,11 +165,8 @@ static int note_delivered(struct relay_end *e)
 	changed = e->s->delivered != consumed || e->s->read != read;
 	put64(&e->s->read, read);
 	put64(&e->s->delivered, consumed);
-	if (get32(&e->s->held) != e->held && consumed == get64(&e->s->redirected)) {
-		e->held = get32(&e->s->held);
-		put32(&e->s->kick, 1);
-		e->kick = 1;
-	}
+	if (get32(&e->s->held) != e->held && consumed == get64(&e->s->redirected))
+		let_held(e);
 	return changed;
 }
 
@@ -336,7 +348,10 @@ static void step_draining(struct relay_end *e, __u64 w, __u64 now)
 		relay_end_break(e, "its bytes were not taken in time");
 }
 
-/* The partner reads no more. What it did not take is lost; what it gave before is still delivered. */
+/*
+ * The partner reads no more. What it did not take is lost; what it gave before is still delivered. If its own
+ * connection broke, its kernel may have nothing left by which to tell ours.
+ */
 static void partner_closed(struct relay_end *e, __u64 now)
 {
 	begin_closing(e, now);
@@ -344,10 +359,14 @@ static void partner_closed(struct relay_end *e, __u64 now)
 		return;
 	if (get64(&e->s->redirected) != get64(&e->s->delivered))
 		relay_end_break(e, "its partner ended with bytes in it");
-	else if (!e->sending && relay_ring_poll(&e->ring) <= 0)
-		e->state = END_DONE;
-	else if (app_is_gone(e))
+	else if (app_is_gone(e) && relay_ring_poll(&e->ring) > 0)
 		discard(e);
+	else if (e->sending || relay_ring_poll(&e->ring) > 0)
+		return;
+	else if (e->ring.rx.word & ISM_PROD_ABORT && !app_is_gone(e))
+		relay_end_break(e, "its partner's connection broke");
+	else
+		e->state = END_DONE;
 }
 
 void relay_end_drain(struct relay_end *e, __u64 now)
