@@ -119,7 +119,7 @@ DEPS_TEST := libcriterion-dev libsodium-dev libclang-rt-14-dev iproute2 nftables
 	openssh-client nginx-light wrk python3 util-linux procps clang-format cppcheck shellcheck sockperf \
 	libpython3.11-testsuite openssl tcl perl dpkg-dev
 # check-vm; the guests' kernel is fetched by itself
-DEPS_VM := qemu-system-x86 busybox-static kmod xz-utils ndctl
+DEPS_VM := qemu-system-x86 busybox-static kmod xz-utils ndctl systemd
 deps:
 	$(Q)missing=; for p in $(DEPS_BUILD) $(DEPS_TEST) $(DEPS_VM); do \
 		dpkg-query -W -f='$${db:Status-Status}' $$p 2>/dev/null | grep -q '^installed$$' || missing="$$missing $$p"; done; \

@@ -20,6 +20,7 @@ import threading
 import time
 
 HOST = os.environ.get("ISMREDIR_TEST_HOST", "127.0.0.1")  # where the listener is
+PAUSE = float(os.environ.get("ISMREDIR_TEST_PAUSE", "0"))  # seconds, before each piece that is sent
 PERIOD = 1048583
 PATIENCE = 30  # seconds without any progress
 TURNS = 64
@@ -83,6 +84,7 @@ class Transfer:
                 self.writing = False
                 self.sock.shutdown(socket.SHUT_WR)
             else:
+                time.sleep(PAUSE)
                 self.out.at += self.sock.send(self.out.piece(size()))
         except BlockingIOError:
             raise

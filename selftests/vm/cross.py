@@ -106,18 +106,21 @@ def redirected(guest):
 def on_plane(guest, plane, port=5555):
     """Wait until this end of the connection is on @plane."""
     try:
-        return guest.within(f"ismredir conns port {port} | grep -w ESTABLISHED | grep -w {plane}", 10)
+        return guest.within(f"ismredir conns port {port} | grep -w ESTABLISHED | grep -w {plane}")
     except vm.GuestError as e:
         raise AssertionError(guest.ok(f"ismredir conns; ismredir dmbs; ismredir fabric show {guest.fabric}")) from e
 
 
 @contextlib.contextmanager
-def streams(a, b, plane, starter=""):
-    """A verified stream each way, which is on @plane at both ends by now. Gives its two jobs."""
-    jobs = start_transfer(a, b, starter, LONG, host=SERVER)
+def streams(a, b, plane, starter="", port=5555, **how):
+    """
+    A verified stream each way, which is on @plane at both ends by now, or on one plane of two. Gives its two jobs.
+    @how: as of start_transfer()
+    """
+    jobs = start_transfer(a, b, starter, LONG, port, SERVER, **how)
     try:
-        for g in (a, b):
-            on_plane(g, plane)
+        for g, p in zip((a, b), (plane, plane) if isinstance(plane, str) else plane):
+            on_plane(g, p, port)
         yield jobs
     except AssertionError as e:
         raise AssertionError(f"{e}\n{[job.said() for job in jobs]}") from e

@@ -3,8 +3,13 @@
 
 VM	:= $(B)/vm
 
-.PHONY: vm-tools check-vm bench-vm vm-transcript
-vm-tools: $(VM)/agent $(VM)/devtool $(VM)/fabpair $(B)/fabric/contract
+.PHONY: vm-tools vm-system check-vm bench-vm vm-transcript
+vm-tools: $(VM)/agent $(VM)/devtool $(VM)/fabpair $(B)/fabric/contract vm-system
+
+# This build as `make install` installs it
+vm-system: all
+	$(Q)rm -rf $(VM)/system && \
+		$(MAKE) --no-print-directory install DESTDIR=$(abspath $(VM)/system) >/dev/null
 
 check-vm: all vm-tools
 	$(Q)B=$(abspath $(B)) python3 selftests/vm/run.py $(VM_ARGS)

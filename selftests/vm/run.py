@@ -104,4 +104,5 @@ if __name__ == "__main__":
     import tests_cxl  # noqa: E402,F401 pylint: disable=unused-import
     import tests_kernel  # noqa: E402,F401 pylint: disable=unused-import
     import tests_region  # noqa: E402,F401 pylint: disable=unused-import
+    import tests_systemd  # noqa: E402,F401 pylint: disable=unused-import
     sys.exit(main())

@@ -20,25 +20,27 @@ def unload(guest):
     guest.ok("ismredir unload")
 
 
-def start_transfer(a, b, starter="", seconds=2, port=5555, host="127.0.0.1"):
+def start_transfer(a, b, starter="", seconds=2, port=5555, host="127.0.0.1", client_by=None):
     """
     A verified stream each way between a server on @a and a client on @b, in the loaded cgroups. Gives the
-    two jobs. end_transfer() ends it before its time.
+    two jobs. end_transfer() ends it before its time. @client_by: where the client's starter is another
     """
-    to = (f"export ISMREDIR_TEST_HOST={host} ISMREDIR_AFTER=1,1; echo $$ >/run/transfer; "
-          f"{IN}exec {starter} python3 {TRANSFER}")
-    server = a.start(f"{to} listen {port} {seconds} epoll")
+    def to(starter):
+        return (f"export ISMREDIR_TEST_HOST={host} ISMREDIR_AFTER=1,1; echo $$ >/run/transfer-{port}; "
+                f"{IN}exec {starter} python3 {TRANSFER}")
+
+    server = a.start(f"{to(starter)} listen {port} {seconds} epoll")
     try:
         a.within(f"ss -Hltn sport = :{port} | grep -q .")
     except vm.GuestError as e:
         raise AssertionError(server.said()) from e
-    return server, b.start(f"{to} connect {port} {seconds} poll")
+    return server, b.start(f"{to(starter if client_by is None else client_by)} connect {port} {seconds} poll")
 
 
 def end_transfer(*guests):
-    """Each end in a guest of its own sends no more."""
+    """Their ends of all transfers send no more. In one guest it is one end only."""
     for g in guests:
-        g.run("kill -s USR1 $(cat /run/transfer)")  # it may have seen a reset
+        g.run("for f in /run/transfer-*; do kill -s USR1 $(cat $f); done")  # it may have seen a reset
 
 
 def transfer(*args, **how):
