@@ -195,6 +195,25 @@ app_daemon-full-queue()
 	stop_daemon
 }
 
+# Both ends have asked an ismredird that dies before it answers: the next one is asked soon, by slow ends, too.
+app daemon-dies-asked lifecycle python3
+app_daemon-dies-asked()
+{
+	under_run
+	start_daemon --ring-size 64k
+	load --plane direct --port 7000-7009
+	serve echo "$PORT" "$PYTHON" "$RINGS/peers.py" selectors "$PORT" || die "peers.py does not start"
+	kill -STOP "$DAEMON_PID"
+	start crowd "$PYTHON" "$RINGS/crowd.py" "$PORT" 1 "$DIR/cue"
+	sleep 1
+	kill_daemon
+	start_daemon --ring-size 64k
+	within 12 dmbs 2 2 || die "$(ism -j dmbs | jq '.dmbs | length') DMBs, $(ism conns)"
+	stop_programs
+	unload
+	stop_daemon
+}
+
 # Its limits are reached: some have rings, the others TCP, all are right.
 app daemon-full lifecycle python3
 app_daemon-full()

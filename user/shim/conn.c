@@ -520,8 +520,11 @@ static void ask_later(struct ism_slot *s, uint32_t msgs)
 	atomic_store(&s->msgs, ism_after_msgs - msgs);
 }
 
-/* The partner asks its own ismredird, at the same time as we do or never: so often at first, then seldom. */
-static uint32_t until_partner(struct ism_slot *s)
+/*
+ * For what may pass at once or never: so often at first, then seldom. The partner of another kernel asks its own
+ * ismredird, about when we do; an ismredird that is gone may be back in a moment.
+ */
+static uint32_t until_then(struct ism_slot *s)
 {
 	uint32_t msgs = s->put_off < 8 ? SOON_MSGS << s->put_off : AGAIN_MSGS;
 
@@ -537,7 +540,9 @@ static void refused(struct conn *c, int error)
 		    error == -ENOMEM || error == -ESHUTDOWN || error == -EAGAIN;
 
 	if (again)
-		ask_later(s, error == -EAGAIN && s->remote ? until_partner(s) : AGAIN_MSGS);
+		ask_later(s, error == -ECONNREFUSED || (error == -EAGAIN && s->remote)
+				     ? until_then(s)
+				     : AGAIN_MSGS);
 	atomic_compare_exchange_strong(&s->state, &state,
 				       again ? ISM_SLOT_CANDIDATE : ISM_SLOT_PLAIN);
 }
@@ -648,8 +653,8 @@ static void ask(struct conn *c, int fd)
 	atomic_store(&c->asked, 0);
 	state = ISM_SLOT_ASKED;
 	atomic_compare_exchange_strong(&s->state, &state, ISM_SLOT_CANDIDATE);
-	/* Another thread is talking to the daemon, or its queue is full: soon. No daemon: much later. */
-	ask_later(s, rc == -EBUSY ? 0 : rc == -EAGAIN ? SOON_MSGS : AGAIN_MSGS);
+	/* Another thread is talking to the daemon, or its queue is full: soon. */
+	ask_later(s, rc == -EBUSY ? 0 : rc == -EAGAIN ? SOON_MSGS : until_then(s));
 out:
 	errno = saved;
 }

@@ -111,7 +111,7 @@ struct ism_slot {
 	uint64_t token;
 	uint64_t peer_token;
 	uint32_t remote; /* the partner is of another kernel: believe no CPU, clock, barrier */
-	uint32_t put_off; /* how often ismredird said that the partner's rings are not there yet */
+	uint32_t put_off; /* how often rings were asked for in vain: see until_then() */
 	_Atomic uint32_t nonblock; /* O_NONBLOCK of the open file description */
 	_Atomic uint32_t shut; /* 1: SHUT_RD done, 2: SHUT_WR done */
 	_Atomic uint64_t rcvtimeo; /* ns, 0: none */
