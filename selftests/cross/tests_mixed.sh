@@ -228,6 +228,64 @@ test_mixed_killed_writer_resumed()
 	both_down
 }
 
+# held_end - a program of a is killed while its bytes wait for b's relay, which stands still: its FIN is held
+held_end()
+{
+	mixed_up a
+	on b serve last "$PORT" "$PYTHON" "$CROSS/last.py" listen "$HOST_B" "$PORT" || die "last.py does not start"
+	on a
+	start last "$PYTHON" "$CROSS/last.py" connect "$HOST_B" "$PORT" "$TOP/$NAME/cue"
+	within 20 grep -q ready "$DIR/last.log" || die "not ready: $(cat "$TOP/$NAME"/?/last.log)"
+	within 5 mixed a || die "not mixed: $(ends)"
+	kill -STOP "${DAEMONS[b]}"
+	: >"$TOP/$NAME/cue"
+	within 10 held 1 || die "no FIN is held: $(ism -j status)"
+}
+
+# held NUMBER - so many ends are held back here
+held()
+{
+	[ "$(ism -j status | json .connections.held)" = "$1" ]
+}
+
+# last_is HOW - how the reader of the last bytes saw the end
+last_is()
+{
+	within "${2:-10}" grep -qE '^(whole|truncated|reset)' "$TOP/$NAME/b/last.log" || die "the reader hangs"
+	grep -q "^$1" "$TOP/$NAME/b/last.log" || die "$(cat "$TOP/$NAME/b/last.log")"
+}
+
+# Unload takes away what holds the FIN, so it waits.
+test_mixed_unload_waits()
+{
+	held_end
+	! ism unload --timeout 1 >"$TOP/$NAME/unload.log" 2>&1 || die "it does not wait"
+	grep -q 'draining: 1 connection ' "$TOP/$NAME/unload.log" || die "$(cat "$TOP/$NAME/unload.log")"
+	kill -CONT "${DAEMONS[b]}"
+	ism unload --timeout 10 >"$TOP/$NAME/unload.log" 2>&1 || die "unload: $(cat "$TOP/$NAME/unload.log")"
+	last_is whole
+	load --skip-tests
+	both_down
+}
+
+# Without ismredird and its guard nobody sees to it: status says so, and the next one resets it.
+test_mixed_held_alone()
+{
+	local guard
+
+	held_end
+	guard=$(ps -o pid= --ppid "$DAEMON_PID" | tr -d ' ')
+	kill -KILL "$guard" "$DAEMON_PID"
+	within 5 gone "$DAEMON_PID" || die "ismredird does not die"
+	ism status | grep -q '^held back: the end of 1 connection,.*start ismredird$' || die "$(ism status)"
+	next_relay
+	ism status | grep -q '^held back: the end of 1 connection,.*before it$' || die "$(ism status)"
+	within 15 held 0 || die "it is not reset: $(ism status)"
+	kill -CONT "${DAEMONS[b]}"
+	last_is reset
+	both_down
+}
+
 # The remote relay is killed with bytes of the program in it: what follows the hole is not read.
 test_mixed_relay_killed()
 {

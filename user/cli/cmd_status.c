@@ -25,6 +25,7 @@ struct status {
 	unsigned long long direct;
 	unsigned long long backlog;
 	unsigned long long redir_bytes, redir_msgs, tcp_bytes;
+	unsigned int held;
 	struct json_object *cgroups;
 	int daemon; /* it answers: */
 	struct ism_msg_status d;
@@ -81,6 +82,8 @@ static int collect(struct status *s, struct ism_err *err)
 		rc = ism_inspect_reasons(s->reasons, err);
 	if (!rc)
 		rc = ism_inspect_conns(count_conn, s, err);
+	if (!rc)
+		rc = ism_inspect_held(&s->held, err);
 	if (!rc)
 		rc = ism_inspect_cgroups(add_cgroup, s->cgroups, err);
 	s->redir_bytes += s->stats.redir_bytes;
@@ -178,6 +181,7 @@ static void status_json(const struct cli *c, struct status *s)
 	put_u64(sub, "skmsg", s->skmsg);
 	put_u64(sub, "direct", s->direct);
 	put_u64(sub, "ever", s->stats.pairs + s->stats.direct);
+	put_u64(sub, "held", s->held);
 	json_object_object_add(o, "connections", sub);
 	sub = json_object_new_object();
 	put_u64(sub, "offers", s->stats.offers);
@@ -237,6 +241,15 @@ static void relay_text(const struct status *s)
 	       cli_bytes(b, sizeof(b), d->relay_rx_bytes), (unsigned long long)d->relay_doorbells);
 }
 
+static void held_text(const struct status *s)
+{
+	if (!s->held)
+		return;
+	printf("held back: the end of %u connection%s, until the other host has taken what is before it%s\n",
+	       s->held, s->held == 1 ? "" : "s",
+	       s->daemon ? "" : "; nobody may be there to see that: start ismredird");
+}
+
 static void status_text(struct status *s)
 {
 	char a[16], b[16], q[16];
@@ -251,6 +264,7 @@ static void status_text(struct status *s)
 		       json_object_get_string(json_object_array_get_idx(s->cgroups, i)));
 	direct_text(s);
 	relay_text(s);
+	held_text(s);
 	printf("connections: %llu ends now, %llu accelerated; %llu accelerated ever\n", s->now,
 	       s->skmsg + s->direct, (unsigned long long)(s->stats.pairs + s->stats.direct));
 	if (s->stats.direct_pairs)

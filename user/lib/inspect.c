@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#include <ismredir/relay.h>
 #include "pins.h"
 #include "view.skel.h"
 
@@ -241,6 +242,37 @@ static int one_link(const char *name, void *arg)
 	if (!info.cgroup.cgroup_id || ism_cgroup_path(info.cgroup.cgroup_id, path, sizeof(path)))
 		return w->fn(info.cgroup.cgroup_id, NULL, w->arg);
 	return w->fn(info.cgroup.cgroup_id, path, w->arg);
+}
+
+struct held {
+	int conns; /* the map: what a slot says of a socket is only as new as the last look of an ismredird */
+	unsigned int n;
+};
+
+static int count_held(const void *key, const void *value, void *arg)
+{
+	const struct ism_relay *r = value;
+	struct held *h = arg;
+	struct ism_conn c;
+
+	(void)key;
+	h->n += r->token && r->owner && r->state == ISM_RELAY_DIRECT && r->held && !r->fin_ok &&
+		!bpf_map_lookup_elem(h->conns, &r->token, &c);
+	return 0;
+}
+
+int ism_inspect_held(unsigned int *ret, struct ism_err *err)
+{
+	struct held h = { .conns = open_map("conns", err) };
+	int rc;
+
+	if (h.conns < 0)
+		return h.conns;
+	rc = ism_inspect_map("relays", sizeof(__u32), sizeof(struct ism_relay), count_held, &h,
+			     err);
+	close(h.conns);
+	*ret = h.n;
+	return rc;
 }
 
 int ism_inspect_cgroups(int (*fn)(__u64 id, const char *path, void *arg), void *arg,

@@ -36,6 +36,9 @@ int ism_inspect_map(const char *name, size_t key_size, size_t value_size,
 		    int (*fn)(const void *key, const void *value, void *arg), void *arg,
 		    struct ism_err *err);
 
+/** ism_inspect_held() - direct ends whose FIN is held back until a remote relay has taken their bytes */
+int ism_inspect_held(unsigned int *ret, struct ism_err *err);
+
 /** ism_inspect_cgroups() - call @fn with each attached cgroup; @path is NULL when it is gone */
 int ism_inspect_cgroups(int (*fn)(__u64 id, const char *path, void *arg), void *arg,
 			struct ism_err *err);

@@ -6,8 +6,9 @@
  * (net/core/skmsg.c sk_psock_drop()), silently. So: the word says drain, then every sender that might
  * still hold a redirect verdict from before has to be seen outside sendmsg(), then every receiver
  * with nothing unread; only then do links and maps go. What is in a relay is in ismredird's hands: it
- * gives up a slot when nothing of it is on its way any more. Rings are in no kernel's hands: ismredird tells
- * the programs of the drain, they leave them with their next send, and nobody waits for an idle one.
+ * gives up a slot when nothing of it is on its way any more, and lets a FIN go that is held for what is in a
+ * ring. Rings are in no kernel's hands: ismredird tells the programs of the drain, they leave them with their
+ * next send, and nobody waits for an idle one.
  */
 #define _GNU_SOURCE
 #include "loader.h"
@@ -84,6 +85,7 @@ struct scan {
 	unsigned int unread;
 	unsigned long long unread_bytes;
 	unsigned int relayed; /* slots in use */
+	unsigned int held; /* FINs, which without our programs would overtake bytes in rings */
 };
 
 static int count_slot(const void *key, const void *value, void *arg)
@@ -139,6 +141,8 @@ static int drain(unsigned int timeout_ms, struct ism_unload_result *ret, struct 
 		if (!rc)
 			rc = ism_inspect_map("relays", sizeof(__u32), sizeof(struct ism_relay),
 					     count_slot, &s, err);
+		if (!rc)
+			rc = ism_inspect_held(&s.held, err);
 		if (rc)
 			break;
 		if (!ret->conns)
@@ -146,10 +150,10 @@ static int drain(unsigned int timeout_ms, struct ism_unload_result *ret, struct 
 		ret->direct = (s.direct + 1) / 2;
 		if (!s.busy)
 			s.senders_done = 1;
-		if (was_done && !s.unread && !s.relayed)
+		if (was_done && !s.unread && !s.relayed && !s.held)
 			break;
 		if (ism_clock_ms() >= end) {
-			ret->left = s.unread + s.busy + s.relayed;
+			ret->left = s.unread + s.busy + s.relayed + s.held;
 			ret->left_bytes = s.unread_bytes;
 			rc = -ETIMEDOUT;
 			break;
