@@ -53,6 +53,15 @@ static void take_a_rest(struct habit *h)
 	h->prompt = 0;
 }
 
+/* Does this wait do without? */
+static int rests(struct habit *h)
+{
+	if (!h->skip)
+		return 0;
+	h->skip--;
+	return 1;
+}
+
 static void was_prompt(struct habit *h)
 {
 	if (++h->prompt == PROMPT)
@@ -98,10 +107,8 @@ int ism_await(struct pollfd *fds, nfds_t n, enum ism_await kind)
 	struct habit *h = &habits[kind];
 	int r;
 
-	if (h->skip) {
-		h->skip--;
+	if (rests(h))
 		return 0;
-	}
 	r = kernel_has(fds, n);
 	if (!r)
 		return look_on(h, fds, n);
@@ -124,10 +131,8 @@ int ism_await_client(int fd)
 	struct habit *h = &habits[ISM_AWAIT_CLIENT];
 	struct pollfd p = { .fd = fd, .events = POLLIN };
 
-	if (h->skip) {
-		h->skip--;
+	if (rests(h))
 		return 0;
-	}
 	if (real.fcntl(fd, F_GETFL) & O_NONBLOCK) {
 		h->skip = REST_MIN;
 		return 0;

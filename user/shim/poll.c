@@ -564,20 +564,18 @@ static int wait_rings(struct set *s)
 	return n;
 }
 
-/* As poll() without waiting, or -EINTR; the sleep is yet to come when it is 0. */
-static int await(struct pollfd *fds, nfds_t n, int64_t ns, const sigset_t *mask)
+/* Is it worth to look before this sleep? */
+static int may_await(nfds_t n, int64_t ns, const sigset_t *mask)
 {
-	if (n > AWAIT_FDS || mask || (ns >= 0 && ns < AWAIT_NS))
-		return 0;
-	return ism_await(fds, n, ISM_AWAIT_SET);
+	return n <= AWAIT_FDS && !mask && (ns < 0 || ns >= AWAIT_NS);
 }
 
-/* A set of none of ours, but with a listener. */
+/* A set of none of ours, but with a listener: as ism_await(). */
 static int await_clients(struct pollfd *fds, nfds_t n, int64_t ns, const sigset_t *mask)
 {
-	for (nfds_t i = 0; i < n && n <= AWAIT_FDS; i++)
+	for (nfds_t i = 0; may_await(n, ns, mask) && i < n; i++)
 		if (ism_fd_listens(fds[i].fd))
-			return await(fds, n, ns, mask);
+			return ism_await(fds, n, ISM_AWAIT_SET);
 	return 0;
 }
 
@@ -592,7 +590,8 @@ static int do_poll(struct pollfd *fds, nfds_t n, int64_t ns, const sigset_t *mas
 		return r;
 	if (s.rings || s.inner || s.hidden)
 		r = wait_rings(&s);
-	else if (!s.candidates || !(r = await(fds, n, ns, mask)))
+	else if (!s.candidates || !may_await(n, ns, mask) ||
+		 !(r = ism_await(fds, n, ISM_AWAIT_SET)))
 		r = real_wait(&s, fds, n, ns);
 	end(&s);
 	return r;
