@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * The iterators: list connections with the live state of their sockets, and arm or disarm the
- * listeners that were there before load. Loaded for the moment of use; never pinned.
+ * What looks from outside: a connection with the live state of its socket, and the iterators that arm or
+ * disarm the listeners that were there before load. Loaded for the moment of use; never pinned.
  */
 #include "common.bpf.h"
 #include "passive.bpf.h"
@@ -40,17 +40,22 @@ static __always_inline void view_socket(struct ism_conn_view *v)
 	v->alive = ism_sk_cookie(sk) == v->conn.cookie;
 }
 
-SEC("iter/bpf_map_elem")
-int ism_list(struct bpf_iter__bpf_map_elem *ctx)
+/*
+ * Called for each key. The iterator over map elements would be one call for all, but it may change what it
+ * walks over, so there are kernels that refuse it where they allow the other iterators.
+ */
+SEC("syscall")
+int ism_view(struct ism_view_arg *arg)
 {
-	__u64 *key = ctx->key, peer_token;
 	const __u32 remote = ISM_CONN_REMOTE | ISM_CONN_ESTABLISHED;
-	struct ism_conn *c = ctx->value, *peer;
+	__u64 token = arg->token, peer_token;
+	struct ism_conn *c = bpf_map_lookup_elem(&conns, &token), *peer;
 	struct ism_conn_view v = {};
 
-	if (!key || !c)
+	arg->n = 0;
+	if (!c)
 		return 0;
-	v.token = *key;
+	v.token = token;
 	__builtin_memcpy(&v.conn, c, sizeof(v.conn));
 	peer_token = v.conn.peer;
 	peer = ism_peer_of(&v.conn);
@@ -60,16 +65,18 @@ int ism_list(struct bpf_iter__bpf_map_elem *ctx)
 	/* A passive end that is gone before its partner: passive.bpf.h. */
 	if (!v.alive && peer && peer->peer_sk)
 		return 0;
-	bpf_seq_write(ctx->meta->seq, &v, sizeof(v));
+	__builtin_memcpy(&arg->view[0], &v, sizeof(v));
+	arg->n = 1;
 	if (!(c->flags & ISM_CONN_LAZY) || !ism_passive_alive(c))
 		return 0;
 	/* The end that has no record yet. */
 	__builtin_memset(&v, 0, sizeof(v));
 	v.token = peer_token;
 	v.mutual = 1;
-	ism_fill_passive(&v.conn, c, *key);
+	ism_fill_passive(&v.conn, c, token);
 	view_socket(&v);
-	bpf_seq_write(ctx->meta->seq, &v, sizeof(v));
+	__builtin_memcpy(&arg->view[1], &v, sizeof(v));
+	arg->n = 2;
 	return 0;
 }
 

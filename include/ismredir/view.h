@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What the iterators write to user space: one fixed-size struct per item, in host order.
+ * What the programs that look from outside hand to user space: one fixed-size struct per item, in host order.
  */
 #ifndef ISMREDIR_VIEW_H
 #define ISMREDIR_VIEW_H
@@ -32,6 +32,17 @@ struct ism_conn_view {
 	__u32 tx_unread;
 	__u32 busy;
 	__u32 pad;
+};
+
+/**
+ * struct ism_view_arg - argument of ism_view: show the end @token
+ * @n: how many of @view it filled: none when the end is gone, and two when the other end has no record of its own
+ */
+struct ism_view_arg {
+	__u64 token;
+	__u32 n;
+	__u32 pad;
+	struct ism_conn_view view[2];
 };
 
 /**

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * The layout of what is pinned (by the BTF of the built object), of what the iterators write, and of
+ * The layout of what is pinned (by the BTF of the built object), of what the programs that look write, and of
  * what goes through setsockopt() and getsockopt(): an edit that moves a field shows up here as a
  * difference to layout.txt.
  */
@@ -33,7 +33,7 @@ static const struct {
 };
 
 /*
- * What iterators write and sockets answer is in no map, so BTF does not have it. A name without a field
+ * What such programs write and sockets answer is in no map, so BTF does not have it. A name without a field
  * is the struct.
  */
 static const struct {
@@ -59,6 +59,11 @@ static const struct {
 	FIELD(ism_conn_view, tx_unread),
 	FIELD(ism_conn_view, busy),
 	FIELD(ism_conn_view, pad),
+	WHOLE(ism_view_arg),
+	FIELD(ism_view_arg, token),
+	FIELD(ism_view_arg, n),
+	FIELD(ism_view_arg, pad),
+	FIELD(ism_view_arg, view),
 	WHOLE(ism_listener_view),
 	FIELD(ism_listener_view, key),
 	FIELD(ism_listener_view, inode),

@@ -16,47 +16,55 @@
 
 /* ---------------------------------------------------------------- connections */
 
-/* The iterator writes whole structs, but read() may hand them out in any pieces. */
-static int read_views(int fd, int (*fn)(const struct ism_conn_view *v, void *arg), void *arg)
-{
-	struct ism_conn_view v;
-	size_t have = 0;
-	ssize_t n;
-	int rc;
+/* At a time; a bucket of the map has to fit. */
+#define BATCH 512
 
-	for (;;) {
-		n = read(fd, (char *)&v + have, sizeof(v) - have);
-		if (n < 0 && (errno == EINTR || errno == EAGAIN))
-			continue;
-		if (n < 0)
-			return -errno;
-		if (!n)
-			return have ? -EPROTO : 0;
-		have += n;
-		if (have < sizeof(v))
-			continue;
-		have = 0;
-		rc = fn(&v, arg);
-		if (rc)
-			return rc;
-	}
+static int show_one(int prog, __u64 token, int (*fn)(const struct ism_conn_view *v, void *arg),
+		    void *arg)
+{
+	struct ism_view_arg a = { .token = token };
+	LIBBPF_OPTS(bpf_test_run_opts, o, .ctx_in = &a, .ctx_size_in = sizeof(a));
+	int rc = bpf_prog_test_run_opts(prog, &o) ? -errno : 0;
+
+	for (__u32 i = 0; !rc && i < a.n; i++)
+		rc = fn(&a.view[i], arg);
+	return rc;
 }
 
-static int iterate_conns(struct view_bpf *skel, int (*fn)(const struct ism_conn_view *v, void *arg),
-			 void *arg)
+/*
+ * By batches: they take whole buckets, so that no record is met twice or left out because others come and go,
+ * as it would be by bpf_map_get_next_key() (kernel/bpf/hashtab.c __htab_map_lookup_and_delete_batch()).
+ */
+static int each_conn(int map, int prog, __u64 *keys, struct ism_conn *values,
+		     int (*fn)(const struct ism_conn_view *v, void *arg), void *arg)
 {
-	union bpf_iter_link_info info = { .map.map_fd = bpf_map__fd(skel->maps.conns) };
-	LIBBPF_OPTS(bpf_iter_attach_opts, opts, .link_info = &info, .link_info_len = sizeof(info));
-	struct bpf_link *link = bpf_program__attach_iter(skel->progs.ism_list, &opts);
-	int fd, rc;
+	__u32 at = 0, n;
+	int first = 1, last, rc = 0;
 
-	if (!link)
-		return -errno;
-	fd = bpf_iter_create(bpf_link__fd(link));
-	rc = fd < 0 ? -errno : read_views(fd, fn, arg);
-	if (fd >= 0)
-		close(fd);
-	bpf_link__destroy(link);
+	do {
+		n = BATCH;
+		last = bpf_map_lookup_batch(map, first ? NULL : &at, &at, keys, values, &n, NULL);
+		if (last && errno != ENOENT)
+			return -errno;
+		for (__u32 i = 0; !rc && i < n; i++)
+			rc = show_one(prog, keys[i], fn, arg);
+		first = 0;
+	} while (!rc && !last);
+	return rc;
+}
+
+static int show_conns(const struct view_bpf *skel,
+		      int (*fn)(const struct ism_conn_view *v, void *arg), void *arg)
+{
+	struct ism_conn *values = calloc(BATCH, sizeof(*values));
+	__u64 *keys = calloc(BATCH, sizeof(*keys));
+	int rc = -ENOMEM;
+
+	if (values && keys)
+		rc = each_conn(bpf_map__fd(skel->maps.conns), bpf_program__fd(skel->progs.ism_view),
+			       keys, values, fn, arg);
+	free(values);
+	free(keys);
 	return rc;
 }
 
@@ -76,7 +84,7 @@ int ism_inspect_conns(int (*fn)(const struct ism_conn_view *v, void *arg), void 
 		ism_err_set(err, rc, "inspect programs: %s; see -vv", strerror(-rc));
 		goto out;
 	}
-	rc = iterate_conns(skel, fn, arg);
+	rc = show_conns(skel, fn, arg);
 	if (rc < 0)
 		ism_err_set(err, rc, "listing connections: %s", strerror(-rc));
 out:
