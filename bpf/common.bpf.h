@@ -224,6 +224,16 @@ static __always_inline __u32 ism_tcp_bytes_since(const struct tcp_sock *tp, __u3
 	return n;
 }
 
+#define ISM_O_NONBLOCK 04000 /* asm-generic/fcntl.h */
+
+static __always_inline int ism_is_blocking(const struct sock *sk)
+{
+	const struct socket *sock = KREAD(struct sock, sk, sk_socket);
+	const struct file *file = KREAD(struct socket, sock, file);
+
+	return !(KREAD(struct file, file, f_flags) & ISM_O_NONBLOCK);
+}
+
 /* sk_user_data carries flags in its low bits (include/net/sock.h SK_USER_DATA_PTRMASK). */
 static __always_inline struct sk_psock *ism_sk_psock(const struct sock *sk)
 {

@@ -84,8 +84,13 @@ struct sock_cgroup_data {
 };
 
 /* include/net/net_namespace.h */
+struct netns_ipv4 {
+	__u8 sysctl_tcp_retries2;
+};
+
 struct net {
 	__u64 net_cookie;
+	struct netns_ipv4 ipv4;
 };
 
 typedef struct {
@@ -184,6 +189,8 @@ struct inet_sock {
 
 struct inet_connection_sock {
 	struct inet_sock icsk_inet;
+	__u32 icsk_user_timeout;
+	__u8 icsk_retransmits;
 };
 
 /* include/net/request_sock.h */
@@ -202,6 +209,7 @@ struct tcp_sock {
 	__u32 rcv_nxt;
 	__u32 snd_una;
 	__u32 snd_nxt;
+	__u32 srtt_us; /* eight times */
 	__u8 bpf_sock_ops_cb_flags;
 	__u8 repair : 1;
 	void *fastopen_req;

@@ -10,7 +10,6 @@
 /* include/net/sock.h */
 #define ISM_SOCK_SNDBUF_LOCK 1
 #define ISM_SOCK_RCVBUF_LOCK 2
-#define ISM_O_NONBLOCK	     04000 /* asm-generic/fcntl.h */
 
 /* One wait for a reader is paid back by so many messages that needed none; so many are lent. */
 #define ISM_SPIN_DEBT	  16
@@ -285,14 +284,6 @@ static __always_inline __u32 decide(struct verdict *v)
 	return 0;
 }
 
-static __always_inline int is_blocking(const struct sock *sk)
-{
-	const struct socket *sock = KREAD(struct sock, sk, sk_socket);
-	const struct file *file = KREAD(struct socket, sock, file);
-
-	return !(KREAD(struct file, file, f_flags) & ISM_O_NONBLOCK);
-}
-
 /*
  * tcp_bpf_recvmsg() takes any wake-up without data for the end of its wait and returns EAGAIN, on a
  * blocking socket too; the wake-up that follows a full send buffer is one (sk_stream_write_space()).
@@ -315,7 +306,7 @@ static __always_inline void leave_before_full(struct verdict *v, __u32 reason)
 	if (reason != ISM_R_BUDGET && reason != ISM_R_MESSAGES &&
 	    unread + v->size <= ISM_BLOCKING_UNREAD)
 		return;
-	if (is_blocking(sk))
+	if (ism_is_blocking(sk))
 		ism_leave(v->me);
 }
 

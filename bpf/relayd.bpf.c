@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * What ismredird loads while it relays: looks at the sockets of its ends, and the program that lets
- * nothing of them leave by TCP while bytes before it are in the relay. docs/cross-kernel.rst.
+ * What ismredird loads while it relays: looks at the sockets of its ends, the program that lets nothing of
+ * them leave by TCP while bytes before it are in the relay, and one that lets readers sleep on behind their own
+ * FIN. docs/cross-kernel.rst.
  */
 #include "maps.bpf.h"
 #include "waiters.bpf.c"
@@ -13,6 +14,7 @@
 #define ISM_IPPROTO_TCP 6
 #define ISM_TCP_FIN	0x01
 #define ISM_TCP_RST	0x04
+#define ISM_TCP_ACK	0x10
 
 /* ---------------------------------------------------------------- calls of the daemon */
 
@@ -78,6 +80,7 @@ struct segment {
 	__u32 flags;
 	__u32 len; /* payload */
 	__u32 seq;
+	__u32 ack;
 };
 
 /* 0: not one of TCP. */
@@ -101,6 +104,7 @@ static __always_inline int read_segment(struct __sk_buff *skb, struct segment *r
 	ret->flags = tcp[13];
 	ret->len = skb->len > head ? skb->len - head : 0;
 	ret->seq = (__u32)tcp[4] << 24 | tcp[5] << 16 | tcp[6] << 8 | tcp[7];
+	ret->ack = (__u32)tcp[8] << 24 | tcp[9] << 16 | tcp[10] << 8 | tcp[11];
 	return 1;
 }
 
@@ -165,6 +169,63 @@ int ism_hold(struct __sk_buff *skb)
 	if (direct)
 		tell_held(r);
 	return 0;
+}
+
+/* ---------------------------------------------------------------- ingress */
+
+/* A FIN that is sent again this often before TCP gives up, or over a longer way, is left to TCP. */
+#define ISM_RETRIES_LEFT 3
+#define ISM_SRTT_MAX_US	 100000
+
+/*
+ * May the socket's own FIN stay unacknowledged for longer? Each segment that comes shows that the partner lives,
+ * but tcp_write_timeout() does not get to see it; so not up to where it would end the connection.
+ */
+static __always_inline int fin_can_wait(const struct tcp_sock *tp)
+{
+	const struct net *net = KREAD(struct sock, tp, __sk_common.skc_net.net);
+	int most = KREAD(struct net, net, ipv4.sysctl_tcp_retries2);
+	const struct inet_connection_sock *icsk = &tp->inet_conn;
+
+	return KREAD(struct inet_connection_sock, icsk, icsk_retransmits) <
+		       most - ISM_RETRIES_LEFT &&
+	       !KREAD(struct inet_connection_sock, icsk, icsk_user_timeout) &&
+	       KREAD(struct tcp_sock, tp, srtt_us) >> 3 < ISM_SRTT_MAX_US;
+}
+
+/* Is it in the sockhash, open for reading, and does who sleeps in recv() expect to sleep until there is something? */
+static __always_inline int reads_on(const struct tcp_sock *tp)
+{
+	const struct sock *sk = (const struct sock *)tp;
+	__u64 token = ism_token_of(ism_sk_cookie(sk));
+	struct ism_conn *rec = bpf_map_lookup_elem(&conns, &token);
+
+	return rec && rec->flags & ISM_CONN_REMOTE &&
+	       rec->flags & (ISM_CONN_ENROLLED | ISM_CONN_LEAVING) &&
+	       KREAD(struct sock, sk, sk_shutdown) == ISM_SEND_SHUTDOWN && ism_is_blocking(sk);
+}
+
+/*
+ * tcp_rcv_state_process() wakes who sleeps on a socket when its FIN is acknowledged, for close() with SO_LINGER,
+ * and tcp_bpf_recvmsg() takes that for the end of its wait: EAGAIN. A relayed socket cannot leave the sockhash
+ * before, as one of the plane skmsg does; so such an ACK is dropped while it brings nothing else. The FIN is sent
+ * again and again then, until bytes or the partner's FIN bring the ACK.
+ */
+SEC("cgroup_skb/ingress")
+int ism_calm(struct __sk_buff *skb)
+{
+	struct bpf_sock *sk = skb->sk;
+	struct segment seg = {};
+	struct tcp_sock *tp;
+
+	if (!sk || sk->state != BPF_TCP_FIN_WAIT1)
+		return 1;
+	tp = bpf_skc_to_tcp_sock(sk);
+	if (!tp || !read_segment(skb, &seg) || seg.len || !(seg.flags & ISM_TCP_ACK) ||
+	    seg.flags & (ISM_TCP_FIN | ISM_TCP_RST) ||
+	    seg.ack != KREAD(struct tcp_sock, tp, write_seq))
+		return 1;
+	return !reads_on(tp) || !fin_can_wait(tp);
 }
 
 /* ---------------------------------------------------------------- what was held, now */

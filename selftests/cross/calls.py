@@ -4,6 +4,8 @@
 calls.py listen|connect ADDR PORT
 
 A thread for each connection. Each call of recv() that fails is an error, and so is an answer that is not the request.
+At last the client ends its direction, and sleeps until the server has said FAREWELL, a while later, and ended, too.
+Every other one with TCP_USER_TIMEOUT: that may not end the connection.
 """
 
 import os
@@ -15,6 +17,9 @@ import time
 CONNECTIONS = 12
 REQUESTS = 50
 PAUSE = 0.06  # seconds: longer than an ACK is delayed
+SILENCE = 2.0  # seconds between one FIN and what comes after it
+USER_TIMEOUT = 700  # milliseconds
+FAREWELL = b"farewell"
 
 
 def answer(sock, number):
@@ -23,6 +28,10 @@ def answer(sock, number):
         while data := sock.recv(100):
             sock.sendall(data)
             count += 1
+        for piece in FAREWELL[:4], FAREWELL[4:]:
+            time.sleep(SILENCE)
+            sock.sendall(piece)
+        time.sleep(SILENCE)
     except OSError as error:
         print(f"server: connection {number}, request {count}: {error}", flush=True)
     sock.close()
@@ -35,17 +44,44 @@ def listen(addr, port):
         threading.Thread(target=answer, args=(sock, number)).start()
 
 
+def fail(what):
+    print(what, flush=True)
+    os._exit(1)
+
+
+def read_all(sock, has_timeout):
+    got = b""
+    while True:
+        try:
+            data = sock.recv(100)
+        except BlockingIOError:  # the ACK of the FIN: TCP may not be kept from it then
+            if not has_timeout or got:
+                raise
+            continue
+        if not data:
+            return got
+        got += data
+
+
 def ask(addr, port, number):
+    has_timeout = number % 2
     with socket.create_connection((addr, port)) as sock:
+        if has_timeout:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT)
         for count in range(REQUESTS):
             sock.sendall(b"%d" % count)
             try:
                 if sock.recv(100) != b"%d" % count:
-                    sys.exit("another answer")
+                    fail("another answer")
             except OSError as error:
-                print(f"client: connection {number}, request {count}: {error}", flush=True)
-                os._exit(1)
+                fail(f"client: connection {number}, request {count}: {error}")
             time.sleep(PAUSE)
+        sock.shutdown(socket.SHUT_WR)
+        try:
+            if read_all(sock, has_timeout) != FAREWELL:
+                fail(f"client: connection {number}: another farewell")
+        except OSError as error:
+            fail(f"client: connection {number}, behind its FIN: {error}")
 
 
 def main():

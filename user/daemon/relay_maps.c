@@ -68,6 +68,7 @@ static int load(struct relay_maps *m, struct ism_err *err)
 	m->bind = bpf_program__fd(m->skel->progs.ism_relay_bind);
 	m->look = bpf_program__fd(m->skel->progs.ism_relay_look);
 	m->hold = bpf_program__fd(m->skel->progs.ism_hold);
+	m->calm = bpf_program__fd(m->skel->progs.ism_calm);
 	m->kick = bpf_link_create(bpf_program__fd(m->skel->progs.ism_relay_kick), 0, BPF_TRACE_ITER,
 				  NULL);
 	return m->kick < 0 ? ism_err_set(err, -errno, "iterator: %s", strerror(errno)) : 0;
@@ -113,31 +114,28 @@ void relay_maps_close(struct relay_maps *m)
 	m->kick = -1;
 }
 
-/* ---------------------------------------------------------------- egress */
+/* ---------------------------------------------------------------- on its cgroups */
 
 struct guarding {
 	struct relay_maps *m;
 	struct ism_err *err;
 };
 
-static int guard_one(__u64 id, const char *path, void *arg)
+/* @kind: before the id in the name of the pin */
+static int guard_way(const struct guarding *g, int prog, enum bpf_attach_type type,
+		     const char *kind, const struct ism_cgroup *cg)
 {
-	struct guarding *g = arg;
-	struct ism_cgroup cg = { .id = id };
 	char name[64], pin[4096];
 	int fd, rc;
 
-	if (!path)
-		return 0;
-	snprintf(name, sizeof(name), LINK "%llu", (unsigned long long)id);
-	snprintf(cg.path, sizeof(cg.path), "%s", path);
+	snprintf(name, sizeof(name), LINK "%s%llu", kind, (unsigned long long)cg->id);
 	fd = ism_pins_open_link(name);
 	if (fd >= 0) {
-		rc = bpf_link_update(fd, g->m->hold, NULL) ? -errno : 0;
+		rc = bpf_link_update(fd, prog, NULL) ? -errno : 0;
 		close(fd);
 		return rc;
 	}
-	fd = ism_loader_attach_cgroup(g->m->hold, &cg, BPF_CGROUP_INET_EGRESS, g->err);
+	fd = ism_loader_attach_cgroup(prog, cg, type, g->err);
 	if (fd < 0)
 		return fd;
 	rc = ism_pin_path(pin, sizeof(pin), name);
@@ -145,6 +143,19 @@ static int guard_one(__u64 id, const char *path, void *arg)
 		rc = ism_err_set(g->err, -errno, "pin %s: %s", pin, strerror(errno));
 	close(fd);
 	return rc;
+}
+
+static int guard_one(__u64 id, const char *path, void *arg)
+{
+	const struct guarding *g = arg;
+	struct ism_cgroup cg = { .id = id };
+	int rc;
+
+	if (!path)
+		return 0;
+	snprintf(cg.path, sizeof(cg.path), "%s", path);
+	rc = guard_way(g, g->m->hold, BPF_CGROUP_INET_EGRESS, "", &cg);
+	return rc ? rc : guard_way(g, g->m->calm, BPF_CGROUP_INET_INGRESS, "in_", &cg);
 }
 
 /* Pinned, because it has to stay when ismredird dies with bytes in the relay. */

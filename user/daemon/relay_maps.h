@@ -24,7 +24,7 @@ struct relay_maps {
 	struct ism_relay *slots;
 	struct ring_buffer *asks;
 	int conns, socks, sk_relay, ctl;
-	int bind, look, kick, hold;
+	int bind, look, kick, hold, calm;
 };
 
 /**
@@ -36,10 +36,10 @@ int relay_maps_open(struct relay_maps *m, int (*ask)(void *arg, void *data, size
 		    struct ism_err *err);
 void relay_maps_close(struct relay_maps *m);
 
-/** relay_maps_guard_cgroups() - attach and pin the egress program where the load is attached */
+/** relay_maps_guard_cgroups() - attach and pin the programs for egress and ingress where the load is attached */
 int relay_maps_guard_cgroups(struct relay_maps *m, struct ism_err *err);
 
-/** relay_maps_unguard() - take it away from all; nothing may be in any relay */
+/** relay_maps_unguard() - take them away from all; nothing may be in any relay */
 void relay_maps_unguard(void);
 
 /** relay_maps_asks_fd() - readable when there are asks */
