@@ -158,7 +158,7 @@ app_daemon-slow()
 	exchange live "$PORT" 3
 	kill -STOP "$DAEMON_PID"
 	plain_exchange meanwhile
-	exchange later $((PORT + 1)) 4
+	exchange later $((PORT + 1)) 10
 	kill -CONT "$DAEMON_PID"
 	within 10 on_rings $((PORT + 1)) || die "an ismredird that woke up gives no rings: $(ism conns)"
 	exchange_ends later

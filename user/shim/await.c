@@ -84,9 +84,9 @@ static void judge(struct habit *h, int hit)
  * Without yielding: a partner on this very CPU would answer then, and the look would seem to have been worth
  * it, where a sleep would have let it run at once.
  */
-static int look_on(struct habit *h, struct pollfd *fds, nfds_t n)
+static int look_on(struct habit *h, struct pollfd *fds, nfds_t n, uint32_t intr)
 {
-	uint32_t budget = 0, intr = ism_interrupts;
+	uint32_t budget = 0;
 	struct ism_spin s;
 	uint64_t now;
 	int r = 0;
@@ -96,22 +96,24 @@ static int look_on(struct habit *h, struct pollfd *fds, nfds_t n)
 		ism_pause();
 		r = kernel_has(fds, n);
 	}
-	if (now == s.start)
-		return 0; /* others want this CPU */
-	judge(h, r != 0);
-	return !r && ism_interrupts != intr ? -EINTR : r;
+	if (!r && ism_interrupts != intr)
+		return -EINTR;
+	if (now != s.start) /* else others want this CPU */
+		judge(h, r != 0);
+	return r;
 }
 
 int ism_await(struct pollfd *fds, nfds_t n, enum ism_await kind)
 {
 	struct habit *h = &habits[kind];
+	uint32_t intr = ism_interrupts; /* a handler may run in the first look as well */
 	int r;
 
 	if (rests(h))
 		return 0;
 	r = kernel_has(fds, n);
 	if (!r)
-		return look_on(h, fds, n);
+		return look_on(h, fds, n, intr);
 	if (kind != ISM_AWAIT_SET)
 		was_prompt(h);
 	return r;
