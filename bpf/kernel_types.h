@@ -210,6 +210,7 @@ struct tcp_sock {
 	__u32 snd_una;
 	__u32 snd_nxt;
 	__u32 srtt_us; /* eight times */
+	__u8 nonagle : 4;
 	__u8 bpf_sock_ops_cb_flags;
 	__u8 repair : 1;
 	void *fastopen_req;

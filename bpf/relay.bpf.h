@@ -125,6 +125,18 @@ static __always_inline __u32 relay_unwanted(struct verdict *v, struct ism_relay 
 	return ism_memory_room(v->me, sk, v->size) == ISM_ROOM ? 0 : ISM_R_PRESSURE;
 }
 
+/*
+ * Of a relay that has too much to do: a small message, and nobody waits for more of them or for an ACK before TCP
+ * sends it. Without TCP_NODELAY requests and answers in pieces take 40 ms each by TCP (tcp_nagle_check()).
+ */
+#define ISM_NAGLE_OFF 1 /* include/net/tcp.h */
+
+static __always_inline int is_better_by_tcp(const struct verdict *v)
+{
+	return v->size < v->ctl->stream_size &&
+	       BPF_CORE_READ_BITFIELD_PROBED(v->tp, nonagle) & ISM_NAGLE_OFF;
+}
+
 static __always_inline __u32 relay_decide(struct verdict *v, struct ism_relay *r)
 {
 	int stream = small_stream(v, r ? r->pushed : 0); /* push_msgs starts anew */
@@ -134,6 +146,10 @@ static __always_inline __u32 relay_decide(struct verdict *v, struct ism_relay *r
 	if (stream && v->me->run >= v->ctl->leave_run && (!r || r->redirected == r->delivered)) {
 		ism_leave(v->me);
 		return ISM_R_STREAM;
+	}
+	if (r && r->crowded && r->redirected == r->delivered && is_better_by_tcp(v)) {
+		ism_leave(v->me);
+		return ISM_R_CROWDED;
 	}
 	if (reason || !r)
 		return reason;

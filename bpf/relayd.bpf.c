@@ -38,6 +38,10 @@ int ism_relay_bind(struct ism_relay_bind *arg)
 		/* TCP has it again */
 		rec->plane = ISM_PLANE_TCP;
 		rec->msgs = 0;
+		if (arg->leave && rec->flags & ISM_CONN_ENROLLED) {
+			rec->reason = ISM_R_PEER_PINNED;
+			ism_leave(rec);
+		}
 		return 0;
 	}
 	if (r->state == ISM_RELAY_OPEN)

@@ -79,6 +79,7 @@ struct ism_dmb_static {
  * the one that the partner writes to.
  */
 #define ISM_RX_HERE   (1ULL << 37)
+#define ISM_RX_PINNED (1ULL << 38) /* with CLOSED, of a relay: TCP has the connection for good */
 #define ISM_RX_SEQ(w) ((__u32)(w))
 
 /*

@@ -73,6 +73,8 @@
 	  "see the partner's record for its reason")                                               \
 	R(DETACHED, 0x020c, "detached", "the rings of this connection were given back",            \
 	  "nothing to do; the connection goes on by TCP")                                          \
+	R(CROWDED, 0x020d, "crowded", "the relay has so many connections with small messages that TCP does them better",  \
+	  "nothing to do; such a connection is plain TCP from then on. ismredird --crowd 0 keeps it")                          \
 	R(URGENT, 0x0301, "urgent", "the application sent urgent data (MSG_OOB)",                  \
 	  "urgent data exists only on TCP")                                                        \
 	R(RCVLOWAT, 0x0302, "rcvlowat", "the application set SO_RCVLOWAT above 1",                 \

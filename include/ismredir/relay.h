@@ -74,6 +74,7 @@ enum ism_relay_state {
  * Fourth line:
  * @look: ismredird wants the third line brought up to date; cleared by ism_relay_look
  * @kick: ismredird wants what was held to be sent now; cleared by ism_relay_kick
+ * @crowded: ismredird has too much to do, and small messages of this end had better take TCP
  * @beat: of a direct end: changes while its owner is at work without an ismredird
  */
 struct ism_relay {
@@ -112,7 +113,8 @@ struct ism_relay {
 	__u32 look;
 	__u32 kick;
 	__u32 beat;
-	__u32 pad4[13];
+	__u32 crowded;
+	__u32 pad4[12];
 };
 
 #define ISM_RELAY_AFTER (1ULL << 32)
@@ -140,11 +142,12 @@ struct ism_relay_ask {
 /**
  * struct ism_relay_bind - argument of ism_relay_bind: let the record of @token have the slot
  * @relay: slot + 1, ISM_RELAY_ASKED or 0
+ * @leave: with 0: never again, as the partner stays on TCP, so the socket leaves the sockhash
  */
 struct ism_relay_bind {
 	__u64 token;
 	__u32 relay;
-	__u32 pad;
+	__u32 leave;
 };
 
 _Static_assert(sizeof(struct ism_relay) == 256, "four cache lines");

@@ -4,14 +4,16 @@
 # Programs without the library: ismredird moves their bytes between sockets and rings. Their streams are
 # checked byte by byte, and every test sees that the relay had part in it.
 
+RELAY=() # what else their ismredirds are told
+
 # relay_up - loads and relaying ismredirds of both; streams that mostly overflow stay, for they are the test
 relay_up()
 {
 	SERVER_BY=() CLIENT_BY=()
 	for host in a b; do
-		on $host
+		on "$host"
 		load --skip-tests --set mix-bytes=0
-		daemon_up --relay
+		daemon_up --relay "${RELAY[@]}"
 		within 5 announced || die "$host: its load does not know the fabric: $(ism -j status)"
 		within 5 at_work || die "$host: the relay does not begin: $(cat "$DIR/ismredird.log")"
 	done
@@ -21,7 +23,7 @@ relay_up()
 next_relay()
 {
 	rm -f "$DIR/ismredird.log"
-	daemon_up --relay
+	daemon_up --relay "${RELAY[@]}"
 	within 5 at_work || die "the next relay does not begin"
 	within 5 announced || die "its load does not know the fabric"
 }
@@ -114,10 +116,10 @@ test_relay_fin()
 	both_down
 }
 
-# left - the writer's end of PORT is TCP for good, because it streams; neither relay has it any more
+# left - the writer's end of PORT is TCP for good, because it streams, and so is the other; neither relay has it any more
 left()
 {
-	[ "$(ends | grep -c '^a tcp stream true')" = 1 ] && no_slots
+	[ "$(ends | grep -c '^a tcp stream true\|^b tcp peer_pinned true')" = 2 ] && no_slots
 }
 
 # What becomes a stream of small messages leaves its relay, and the sockhash, which is slower than plain TCP.
@@ -133,6 +135,45 @@ test_relay_bulk()
 	moved a "$before" || die "nothing went by the relay"
 	within 10 left || die "it does not leave: $(ends)"
 	rm "$file"
+	both_down
+}
+
+# for_crowd HOST - messages that took TCP because its relay has too much to do
+for_crowd()
+{
+	on "$1" ism -j status | jq '.reasons.crowded // 0'
+}
+
+# all_relayed ARGS... - traffic of which the relay gives nothing to TCP
+all_relayed()
+{
+	local before
+
+	before=$(for_crowd a)
+	checked --rounds 10000 --io et --sizes tiny --conns 16 "$@"
+	[ "$(for_crowd a)" = "$before" ] || die "$*: $(for_crowd a) messages did not take the relay"
+}
+
+# A relay that has always something to do, for many connections with small messages, gives those to TCP; but not
+# those that TCP would let wait, nor if it is told to keep all.
+test_relay_crowd()
+{
+	local host RELAY=(--crowd 4)
+
+	relay_up
+	checked --rounds 40000 --io et --sizes tiny --conns 16 --sockopt nodelay=1
+	[ "$(for_crowd a)" -gt 0 ] || die "none goes: $(on a ism -j status | jq -c .daemon.relay)"
+	[ "$(relayed a)" -gt 10000 ] || die "only $(relayed a) bytes by the relay"
+	within 10 no_slots || die "slots of ended connections stay"
+	all_relayed
+	for host in a b; do
+		on $host stop_daemon
+	done
+	RELAY=(--crowd 0)
+	for host in a b; do
+		on $host next_relay
+	done
+	all_relayed --sockopt nodelay=1
 	both_down
 }
 
@@ -190,8 +231,8 @@ killed_in_between()
 	local round
 
 	for round in 1 2 3; do
-		talk 5
-		within 5 "$@" || die "round $round: not what it should be: $(ends)"
+		talk 8
+		within 8 "$@" || die "round $round: not what it should be: $(ends)"
 		on b
 		"${KILL:-kill_daemon}"
 		within 20 ends_told || die "round $round: $(tail -qn 1 "$TOP/$NAME"/?/transfer.log)"

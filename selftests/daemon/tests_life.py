@@ -406,8 +406,8 @@ def test_bad_options(box):
                  ["--ring-size", "64kk"], ["--ring-size", "-1"], ["--ring-size", ""], ["--limit-total", "x"],
                  ["--limit-total", "100k"], ["--limit-uid", "1M"], ["--limit-total", "99999999999999999999"],
                  ["--limit-total", "99999999999999G"], ["--pool", "5000"], ["--pool", "-1"], ["--max-clients", "0"],
-                 ["--socket-mode", "888"], ["--socket-mode", "1777"], ["--socket-group", "no-such-group"],
-                 ["--socket", ""]):
+                 ["--crowd", "5000"], ["--crowd", "-1"], ["--socket-mode", "888"], ["--socket-mode", "1777"],
+                 ["--socket-group", "no-such-group"], ["--socket", ""]):
         done = subprocess.run([DAEMON, "--socket", box.sock, *args], capture_output=True, text=True, timeout=30,
                               check=False)
         assert done.returncode == 2 and done.stderr and not done.stdout, (args, done)

@@ -16,7 +16,7 @@ SAN_CLI := $(CLI_SRC:%.c=$(B)/unit-asan/%.o)
 SAN_FABRIC := $(FABRIC_SRC:%.c=$(B)/unit-asan/%.o)
 SAN_UNIT := $(UNIT_SRC:%.c=$(B)/unit-asan/%.o)
 # The parts of ismredird that are tested here.
-UNIT_RELAY := $(addprefix user/daemon/,relay_ring.o relay_end.o relay_hold_step.o)
+UNIT_RELAY := $(addprefix user/daemon/,relay_ring.o relay_end.o relay_hold_step.o relay_crowd.o)
 SAN_RELAY := $(addprefix $(B)/unit-asan/,$(UNIT_RELAY))
 
 FUZZ_BIN := $(patsubst $(UNIT_DIR)/%.c,$(B)/unit/%,$(wildcard $(UNIT_DIR)/fuzz_*.c))

@@ -152,6 +152,7 @@ static int open_relay(struct daemon *d, struct ism_err *err)
 {
 	struct relay_config cfg = { .ring_size = d->opt.ring_size,
 				    .spin_ns = RELAY_SPIN_NS,
+				    .crowd = d->opt.crowd,
 				    .n_fabrics = d->n_remotes,
 				    .on_event = on_relay_event,
 				    .arg = d };

@@ -32,6 +32,7 @@ struct options {
 	unsigned int pool;
 	unsigned int max_clients;
 	int relay;
+	unsigned int crowd;
 };
 
 /**

@@ -13,6 +13,7 @@
 #include <sys/resource.h>
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
+#include <ismredir/relay.h>
 #include "control_client.h"
 #include "daemon.h"
 #include "log.h"
@@ -34,6 +35,7 @@ enum {
 	OPT_POOL,
 	OPT_MAX_CLIENTS,
 	OPT_RELAY,
+	OPT_CROWD,
 	OPT_FOREGROUND,
 };
 
@@ -48,6 +50,7 @@ static const struct option long_options[] = {
 	{ "pool", required_argument, NULL, OPT_POOL },
 	{ "max-clients", required_argument, NULL, OPT_MAX_CLIENTS },
 	{ "relay", no_argument, NULL, OPT_RELAY },
+	{ "crowd", required_argument, NULL, OPT_CROWD },
 	{ "foreground", no_argument, NULL, OPT_FOREGROUND },
 	{ "help", no_argument, NULL, 'h' },
 	{ "version", no_argument, NULL, 'V' },
@@ -65,6 +68,8 @@ static void print_help(void)
 	       "                       kernels is used beside it, and may be repeated\n"
 	       "  --relay              move bytes of programs that cannot use rings, too, where the\n"
 	       "                       partner is of another kernel\n"
+	       "  --crowd N            of more ends at once those with small messages go back to TCP\n"
+	       "                       when the relay is always busy; 0: none (8)\n"
 	       "  --ring-size SIZE     of each direction, a power of two, 64k to 64M (1M)\n"
 	       "  --limit-total SIZE   memory of all rings (a quarter of the host's)\n"
 	       "  --limit-uid SIZE     the same for one user (half of --limit-total)\n"
@@ -144,6 +149,8 @@ static int set_option(struct options *o, int opt, const char *arg)
 	case OPT_RELAY:
 		o->relay = 1;
 		return 0;
+	case OPT_CROWD:
+		return parse_number(arg, 10, 0, ISM_MAX_RELAYS, &o->crowd);
 	case OPT_FABRIC:
 		if (o->n_fabrics == MAX_FABRICS)
 			return -E2BIG;
@@ -381,6 +388,7 @@ int main(int argc, char **argv)
 		.ring_size = 1 << 20,
 		.pool = 16,
 		.max_clients = 4096,
+		.crowd = 8,
 	};
 	int status = parse_options(argc, argv, &o);
 

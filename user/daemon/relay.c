@@ -22,6 +22,7 @@
 #include "dmbs.h"
 #include "log.h"
 #include "reasons.h"
+#include "relay_crowd.h"
 #include "relay_dummy.h"
 #include "relay_end.h"
 #include "relay_guard.h"
@@ -42,6 +43,7 @@
 #define DRAIN_NS    2000000000ULL /* at the end of the daemon */
 #define SPIN_MISSES 6
 #define SPIN_YIELD  4 /* rounds in which nothing was found */
+#define YIELD_NS    5000ULL /* a yield that takes longer has let somebody run */
 
 /* In the low bits of user_data; the rest is the end, or a number. */
 enum what { W_RECV = 1, W_SEND, W_CANCEL, W_FABRIC, W_ASKS, W_WAKE };
@@ -66,6 +68,7 @@ struct relay {
 	unsigned int high; /* no slot above is used */
 	__u64 now, tick_ns, look_ns, load_ns, stop_ns;
 	unsigned int misses, naps;
+	struct relay_crowd crowd;
 	int drain;
 	int stays; /* the guard does */
 	struct relay_stats st;
@@ -223,7 +226,9 @@ static void free_end(struct relay *r, struct relay_end *e, __u32 relay)
 		__atomic_store_n(&e->s->token, 0, __ATOMIC_RELEASE);
 		e->s->state = ISM_RELAY_FREE;
 	}
-	if (r->loaded)
+	if (r->loaded && e->s && relay_end_stays_on_tcp(e))
+		relay_maps_leave(&r->maps, e->token);
+	else if (r->loaded)
 		relay_maps_bind(&r->maps, e->token, relay);
 	if (e->dummy >= 0)
 		close(e->dummy);
@@ -584,6 +589,29 @@ static void check_peer(struct relay *r, struct relay_end *e)
 		e->peer_gone = 1;
 }
 
+static int is_small(const struct relay_end *e)
+{
+	return relay_crowd_is_small(e->ring.sent + e->ring.got, e->ring.puts + e->ring.gets);
+}
+
+/* What a relay with too much to do had better not have: ends with many small messages, which TCP puts together. */
+static void thin_out(struct relay *r)
+{
+	unsigned int used = 0;
+	__u64 idle, total;
+	int crowded;
+
+	for (const struct relay_end *e = r->all; e; e = e->next_all)
+		used += e->was_used && is_small(e);
+	if (relay_crowd_wants_cpus(&r->crowd, r->now, used) &&
+	    !relay_crowd_read_cpus(&idle, &total))
+		relay_crowd_cpus(&r->crowd, r->now, idle, total);
+	crowded = relay_crowd_look(&r->crowd, r->now, used);
+	for (struct relay_end *e = r->all; e; e = e->next_all)
+		if (e->s)
+			__atomic_store_n(&e->s->crowded, crowded && is_small(e), __ATOMIC_RELAXED);
+}
+
 static void tick_end(struct relay *r, struct relay_end *e)
 {
 	if (e->state == END_WAITING) {
@@ -611,6 +639,7 @@ static int tick(struct relay *r)
 	r->tick_ns = r->now + TICK_NS;
 	r->drain = r->stop || (r->loaded && relay_maps_word(&r->maps) != ISM_WORD_ON);
 	check_load(r);
+	thin_out(r);
 	for (struct relay_end *e = r->all, *next; e; e = next) {
 		next = e->next_all;
 		tick_end(r, e);
@@ -735,13 +764,27 @@ static int may_spin(struct relay *r, __u64 since)
 	return r->active && r->now - since < budget;
 }
 
+/* The program that we look for may want this very CPU. Then that is busy, and what others do on it counts as work. */
+static void yield(struct relay *r)
+{
+	__u64 since = ism_clock_ns(), away;
+
+	sched_yield();
+	away = ism_clock_ns() - since;
+	if (away > YIELD_NS)
+		r->crowd.worked_ns += away;
+}
+
 static void loop(struct relay *r)
 {
-	__u64 since = 0;
-	int spinning = 0, did;
+	__u64 since = 0, now;
+	int spinning = 0, did = 0;
 
 	while (!r->stop || r->all) {
-		r->now = ism_clock_ns();
+		now = ism_clock_ns();
+		if (did)
+			r->crowd.worked_ns += now - r->now;
+		r->now = now;
 		if (r->stop && !r->stop_ns)
 			r->stop_ns = r->now;
 		if (r->stop_ns && r->now - r->stop_ns > DRAIN_NS)
@@ -762,9 +805,8 @@ static void loop(struct relay *r)
 			continue;
 		}
 		if (may_spin(r, since)) {
-			/* the program that we look for may want this very CPU */
 			if (++spinning % SPIN_YIELD == 1)
-				sched_yield();
+				yield(r);
 			continue;
 		}
 		if (spinning && r->misses < SPIN_MISSES)
@@ -845,6 +887,7 @@ int relay_new(struct relay **ret, const struct relay_config *cfg, struct ism_err
 		return rc;
 	}
 	r->cfg = *cfg;
+	r->crowd.limit = cfg->crowd;
 	r->maps.kick = -1;
 	pthread_mutex_init(&r->lock, NULL);
 	r->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

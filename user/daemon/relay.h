@@ -21,6 +21,7 @@ struct relay;
  * @fabrics, @tags, @n_fabrics: open fabrics with ISM_FABRIC_BY_TOKEN, and the tags in struct ism_conn
  * @ring_size: of the DMBs that it makes
  * @spin_ns: how long it looks for more before it sleeps, at most
+ * @crowd: more ends than that with small messages at once go to TCP when it is always at work; 0: never
  * @on_event: an event that is not the relay's; called by the thread, under the lock. May be NULL
  */
 struct relay_config {
@@ -29,6 +30,7 @@ struct relay_config {
 	unsigned int n_fabrics;
 	__u32 ring_size;
 	__u32 spin_ns;
+	__u32 crowd;
 	void (*on_event)(void *arg, struct ism_fabric *f, const struct ism_event *ev);
 	void *arg;
 };

@@ -406,10 +406,19 @@ void relay_end_farewell(struct relay_end *e)
 {
 	__u64 word = ISM_RX_RELAY | ISM_RX_CLOSED | get32(&e->s->copied);
 
+	if (get32(&e->s->sk_flags) & ISM_RELAY_SK_PINNED)
+		word |= ISM_RX_PINNED;
 	if (e->state == END_BROKEN)
 		relay_ring_flags(&e->ring, ISM_PROD_ABORT, 0);
 	relay_ring_tell(&e->ring, word, e->ring.told_read);
 	ism_fabric_ring(e->ring.fabric, e->ring.peer_token);
+}
+
+int relay_end_stays_on_tcp(struct relay_end *e)
+{
+	const __u64 pinned = ISM_RX_RELAY | ISM_RX_CLOSED | ISM_RX_PINNED;
+
+	return e->state == END_DONE && (relay_ring_partner(&e->ring) & pinned) == pinned;
 }
 
 int relay_end_arm(struct relay_end *e)

@@ -111,6 +111,9 @@ void relay_end_break(struct relay_end *e, const char *why);
 /** relay_end_farewell() - the last words to the partner */
 void relay_end_farewell(struct relay_end *e);
 
+/** relay_end_stays_on_tcp() - it is done, and its partner has said that TCP has the connection for good */
+int relay_end_stays_on_tcp(struct relay_end *e);
+
 /** relay_end_arm() - as relay_ring_arm() */
 int relay_end_arm(struct relay_end *e);
 

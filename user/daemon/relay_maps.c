@@ -201,6 +201,13 @@ int relay_maps_bind(const struct relay_maps *m, __u64 token, __u32 relay)
 	return run(m->bind, &b, sizeof(b));
 }
 
+int relay_maps_leave(const struct relay_maps *m, __u64 token)
+{
+	struct ism_relay_bind b = { .token = token, .leave = 1 };
+
+	return run(m->bind, &b, sizeof(b));
+}
+
 int relay_maps_look(const struct relay_maps *m, unsigned int n)
 {
 	__u32 arg = n;

@@ -56,6 +56,9 @@ int relay_maps_conn(const struct relay_maps *m, __u64 token, struct ism_conn *re
  */
 int relay_maps_bind(const struct relay_maps *m, __u64 token, __u32 relay);
 
+/** relay_maps_leave() - take its slot away; it is plain TCP from now on */
+int relay_maps_leave(const struct relay_maps *m, __u64 token);
+
 /** relay_maps_look() - bring those of the first @n slots up to date that have @look set */
 int relay_maps_look(const struct relay_maps *m, unsigned int n);
 
