@@ -105,4 +105,5 @@ if __name__ == "__main__":
     import tests_kernel  # noqa: E402,F401 pylint: disable=unused-import
     import tests_region  # noqa: E402,F401 pylint: disable=unused-import
     import tests_systemd  # noqa: E402,F401 pylint: disable=unused-import
+    import tests_units  # noqa: E402,F401 pylint: disable=unused-import
     sys.exit(main())

@@ -65,15 +65,23 @@ def write(guest, path, text):
     guest.ok(f"mkdir -p $(dirname {path}); printf %s {shlex.quote(text)} >{path}")
 
 
-@scenario
-def under_systemd(lab):
+BY_SYSTEMD = f"vm.system={BUILD}/vm/system systemd.unit=vm-agent.service"  # argument of a guest's kernel
+
+
+def needs_systemd(lab):
+    """Skip without; what is installed is found first."""
     for path in ("/lib/systemd/systemd", "/usr/bin/systemctl", "/usr/bin/journalctl"):
         if not os.access(path, os.X_OK):
             raise Skip(f"{path} is missing: run `make deps`")
     if not os.path.exists(f"{BUILD}/vm/system/usr/local/sbin/ismredird"):
         raise Skip("this build is not installed to /usr/local")
-    lab.env["PATH"] = "/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
-    a = lab.guest("systemd", append=f"vm.system={BUILD}/vm/system systemd.unit=vm-agent.service").boot()
+    lab.env["PATH"] = f"/usr/local/sbin:{lab.env['PATH']}"
+
+
+@scenario
+def under_systemd(lab):
+    needs_systemd(lab)
+    a = lab.guest("systemd", append=BY_SYSTEMD).boot()
     a.modprobe("veth")
     if lab.modules:  # the kernel has to find tcp_diag by itself, as on a host
         write(a, "/run/modprobe", f"#!/bin/sh\nexec /sbin/modprobe -C /dev/null -d {lab.modules} \"$@\"\n")
