@@ -154,12 +154,19 @@ all_relayed()
 	[ "$(for_crowd a)" = "$before" ] || die "$*: $(for_crowd a) messages did not take the relay"
 }
 
+# on_two_cpus - this shell and what it starts from now on
+on_two_cpus()
+{
+	"$PYTHON" -c 'import os; p = os.getppid(); os.sched_setaffinity(p, sorted(os.sched_getaffinity(p))[:2])'
+}
+
 # A relay that has always something to do, for many connections with small messages, gives those to TCP; but not
 # those that TCP would let wait, nor if it is told to keep all.
 test_relay_crowd()
 {
 	local host RELAY=(--crowd 4)
 
+	on_two_cpus
 	relay_up
 	checked --rounds 40000 --io et --sizes tiny --conns 16 --sockopt nodelay=1
 	[ "$(for_crowd a)" -gt 0 ] || die "none goes: $(on a ism -j status | jq -c .daemon.relay)"

@@ -323,8 +323,9 @@ def its_guard_stays_for_programs_with_rings(a, b):
 # ---------------------------------------------------------------- without a relay
 
 def service(a, name, *args):
-    """A program of nobody's as a service, by `ismredir run`."""
+    """A program of nobody's as a service, by `ismredir run`. These sources may be in /tmp."""
     a.ok(f"systemd-run -q --unit={name} -p User=nobody -p PrivateTmp=yes -p ProtectSystem=strict "
+         f"-p BindReadOnlyPaths={vm.SOURCE} "
          f"-E ISMREDIR_AFTER=1,1 {GENTLY} {RUN} /usr/bin/python3 {TRANSFER} {' '.join(args)}")
 
 
