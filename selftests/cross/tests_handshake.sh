@@ -15,6 +15,7 @@ chatter()
 	on b
 	serve chatter "$PORT" "$PYTHON" "$RINGS/transfer.py" listen "$PORT" 20 epoll || die "no server"
 	on a
+	rm -f "$DIR/chatter.log"
 	start chatter "$PYTHON" "$RINGS/transfer.py" connect "$PORT" 20 blocking
 	within 10 grep -q '^flows' "$DIR/chatter.log" || die "no bytes: $(cat "$TOP/$NAME"/?/chatter.log)"
 }

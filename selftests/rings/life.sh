@@ -30,6 +30,13 @@ exchange_ends()
 	within 45 exchanged "$DIR/$1-left.log" "$DIR/$1-right.log" || die "$1: $(tail -qn 1 "$DIR/$1"-*.log)"
 }
 
+# enough NAME - the one that was begun last is ended now, and exact
+enough()
+{
+	kill -USR1 "$LEFT" "$RIGHT"
+	exchange_ends "$1"
+}
+
 # plain_exchange NAME - one from begin to end on TCP: nothing is said but what is checked
 plain_exchange()
 {
@@ -51,9 +58,9 @@ quiet()
 # new_rings NAME PORT - a new connection has both ends on rings, and is right
 new_rings()
 {
-	exchange "$1" "$2" 2
-	within 10 on_rings "$2" || die "$1: a new connection gets no rings: $(ism conns port "$2")"
-	exchange_ends "$1"
+	exchange "$1" "$2" 40
+	within 20 on_rings "$2" || die "$1: a new connection gets no rings: $(ism conns port "$2")"
+	enough "$1"
 }
 
 # A server that sleeps in accept() learns of the load with the first connection, which is without rings then.
@@ -158,10 +165,10 @@ app_daemon-slow()
 	exchange live "$PORT" 3
 	kill -STOP "$DAEMON_PID"
 	plain_exchange meanwhile
-	exchange later $((PORT + 1)) 10
+	exchange later $((PORT + 1)) 40
 	kill -CONT "$DAEMON_PID"
-	within 10 on_rings $((PORT + 1)) || die "an ismredird that woke up gives no rings: $(ism conns)"
-	exchange_ends later
+	within 20 on_rings $((PORT + 1)) || die "an ismredird that woke up gives no rings: $(ism conns)"
+	enough later
 	exchange_ends live
 	stop_programs
 	unload
