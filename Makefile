@@ -53,7 +53,7 @@ CLI_SRC	:= $(wildcard user/cli/*.c)
 FABRIC_SRC := $(wildcard user/fabric/*.c)
 DAEMON_SRC := $(wildcard user/daemon/*.c)
 # What the preloaded library needs of user/lib; it is linked into foreign programs, so nothing else.
-SHIM_SRC := $(wildcard user/shim/*.c) user/lib/ring.c user/lib/program.c
+SHIM_SRC := $(wildcard user/shim/*.c) user/lib/ring.c user/lib/tune.c user/lib/program.c
 LIB_OBJ	:= $(LIB_SRC:%.c=$(B)/%.o)
 CLI_OBJ	:= $(CLI_SRC:%.c=$(B)/%.o)
 FABRIC_OBJ := $(FABRIC_SRC:%.c=$(B)/%.o)
@@ -64,6 +64,11 @@ SHIM	:= $(B)/libismredir-preload.so
 SHIM_CFLAGS = -std=gnu11 $(WARN) -U_FORTIFY_SOURCE -fstack-protector-strong -fPIC -fvisibility=hidden \
 	      -ftls-model=initial-exec -fno-strict-aliasing -Iinclude -Iuser/lib -Iuser/shim \
 	      -DISM_VERSION='"$(VERSION)"'
+# Half of a small send is calls between its files, and what they spill is in the way of the message's own
+# stores: so all files at once, where compiler and linker can. vfork.c is assembly that does not bear it.
+SHIM_LTO := $(if $(PKG_CFLAGS)$(PKG_LIBS),$(shell d=$$(mktemp -d) && echo 'int f(void) { return 0; }' >$$d/f.c && \
+	$(CC) -O2 -flto=auto -fPIC -c -o $$d/f.o $$d/f.c 2>/dev/null && \
+	$(CC) -O2 -flto=auto -shared -o $$d/f.so $$d/f.o 2>/dev/null && echo -flto=auto; rm -rf $$d))
 BPF_OBJ	:= $(B)/ismredir.bpf.o $(B)/view.bpf.o $(B)/relayd.bpf.o
 SKELS	:= $(BPF_OBJ:.bpf.o=.skel.h)
 
@@ -91,10 +96,11 @@ $(B)/libismfabric.a: $(FABRIC_OBJ)
 
 # -z now: lazy binding in a forked child with a small stack has crashed other shims.
 $(SHIM): $(SHIM_OBJ)
-	$(call say,LINK,$@)$(CC) -shared $(CFLAGS) $(LDFLAGS) -Wl,-z,now -Wl,-Bsymbolic-functions -Wl,-z,noseparate-code -Wl,-z,defs -Wl,-soname,$(@F) -o $@ $^ -lpthread
+	$(call say,LINK,$@)$(CC) -shared $(CFLAGS) $(SHIM_LTO) $(LDFLAGS) -Wl,-z,now -Wl,-Bsymbolic-functions -Wl,-z,noseparate-code -Wl,-z,defs -Wl,-soname,$(@F) -o $@ $^ -lpthread
 
+$(B)/shim/user/shim/vfork.o: SHIM_LTO := -fno-lto
 $(SHIM_OBJ): $(B)/shim/%.o: %.c
-	$(call say,CC,$@)mkdir -p $(@D) && $(CC) $(CPPFLAGS) $(CFLAGS) $(SHIM_CFLAGS) -MMD -MP -c -o $@ $<
+	$(call say,CC,$@)mkdir -p $(@D) && $(CC) $(CPPFLAGS) $(CFLAGS) $(SHIM_CFLAGS) $(SHIM_LTO) -MMD -MP -c -o $@ $<
 
 $(LIB_OBJ) $(CLI_OBJ) $(FABRIC_OBJ) $(DAEMON_OBJ): $(B)/%.o: %.c | $(SKELS)
 	$(call say,CC,$@)mkdir -p $(@D) && $(CC) $(CPPFLAGS) $(CFLAGS) $(OWN_CFLAGS) -MMD -MP -c -o $@ $<

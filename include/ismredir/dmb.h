@@ -95,7 +95,7 @@ struct ism_dmb_static {
  * @want_space: nonzero while the partner sleeps for space in this ring: changes with each sleep, and
  *              the owner rings once for each value. 0: does not sleep.
  * @stamp: the clock of its CPU (time-stamp counter) when it published last: lets a reader of many
- *         rings serve them in order. Only a hint.
+ *         rings serve them in order. Only a hint, and only if ism_dmb_rx.order asks for it.
  * @after: of a relay: ISM_TX_AFTER | TCP sequence number: what it gave to TCP before that is to be read
  *         before the bytes in the ring. It changes only while the ring is consumed. 0: nothing
  */
@@ -116,6 +116,7 @@ struct ism_dmb_tx {
  * @tcp: low half: TCP sequence number up to which its application has read; high half: ISM_RX_*
  * @want_data: nonzero while it sleeps for data, a new value for each sleep; 0: does not sleep
  * @how: ISM_RX_BARRIER
+ * @order: not 0: it reads many rings and wants ism_dmb_tx.stamp of each message
  * @read: ISM_RX_RELAY: how many bytes of the ring the application itself has read (a count, which a
  *        rewind does not change); bounds what lies in the socket
  */
@@ -125,7 +126,8 @@ struct ism_dmb_rx {
 	__u32 want_data;
 	__u32 how;
 	__u64 read;
-	__u8 reserved[32];
+	__u32 order;
+	__u8 reserved[28];
 };
 
 /**

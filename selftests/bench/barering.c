@@ -3,8 +3,9 @@
  * The limits: two processes that spin on two rings in memory that they share, without sockets,
  * waiting or a preloaded library; and copying alone, within one process.
  *
- * The ring, its layout and how bytes are copied are those of the project (user/lib/ring.c). On one
- * CPU, and after a while of spinning, the CPU is yielded: there is no limit to be had otherwise.
+ * The ring, its layout, how bytes are copied and how the reader of a stream looks away from an empty ring are
+ * those of the project (user/lib/ring.c, tune.c). On one CPU, and after a while of spinning, the CPU is
+ * yielded: there is no limit to be had otherwise.
  */
 #include "netload.h"
 
@@ -23,20 +24,26 @@
 
 #include "ring.h"
 
-#define RING_SIZE    (1u << 20)
+#define RING_SIZE    (4u << 20)
 #define SPINS	     2000 /* pauses before the CPU is yielded */
 #define CLOCK_STRIDE 16
+#define TUNE_STRIDE  16384 /* bytes: reading the clock for each message costs too much */
 
 /**
  * struct end - one of the two processes
  * @own, @peer: DMBs
  * @spins: looks before the CPU is yielded
+ * @stream: only reads
+ * @tune_at: cursor at which the clock is looked at again
  */
 struct end {
 	struct ism_ring_tx tx;
 	struct ism_ring_rx rx;
+	struct ism_tune away, bypass;
+	uint64_t tune_at;
 	void *own, *peer;
 	unsigned int spins;
+	bool stream;
 };
 
 struct options {
@@ -111,9 +118,25 @@ static void ring_send(struct end *e, const void *buf, size_t len)
 			continue;
 		}
 		ism_ring_tx_publish(&e->tx, e->peer);
+		if (n >= ISM_RING_BYPASS_MIN && e->spins > 1 && e->tx.tail >= e->tune_at) {
+			e->tx.bypass = ism_tune(&e->bypass, &ism_ring_bypass, nl_now(), e->tx.tail,
+						ISM_TUNE_WINDOW_NS, RING_SIZE);
+			e->tune_at = e->tx.tail + TUNE_STRIDE;
+		}
 		p += n;
 		len -= n;
 	}
+}
+
+/* The reader of a stream that nobody answers. */
+static void look_away(struct end *e)
+{
+	uint64_t now = nl_now(), until;
+
+	until = now + ism_ring_away_ns(ism_tune(&e->away, &ism_ring_away, now, e->rx.head,
+						ISM_TUNE_WINDOW_NS, 0));
+	while (now < until)
+		now = nl_now();
 }
 
 /* As recv(): what is there, at most @len; 0 at the end. */
@@ -124,6 +147,8 @@ static size_t ring_recv(struct end *e, void *buf, size_t len)
 	ssize_t n;
 	size_t got;
 
+	if (e->stream && !ism_ring_rx_poll(&e->rx, e->own))
+		look_away(e);
 	while (!(n = ism_ring_rx_poll(&e->rx, e->own))) {
 		if (e->rx.word & ISM_PROD_FIN)
 			return 0;
@@ -198,6 +223,7 @@ static void serve_stream(struct end *e, const struct options *o)
 	char *buf = nl_alloc(o->read_size);
 	size_t n;
 
+	e->stream = e->spins > 1;
 	while ((n = ring_recv(e, buf, o->read_size))) {
 		result->bytes += n;
 		if (start) {

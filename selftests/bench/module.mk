@@ -3,7 +3,7 @@
 
 BENCH_DIR := selftests/bench
 BENCH_LOAD := $(patsubst %,$(B)/bench/%.o,netload sock serve work samples loop local)
-BENCH_RING := $(patsubst %,$(B)/bench/%.o,barering samples sock ring)
+BENCH_RING := $(patsubst %,$(B)/bench/%.o,barering samples sock ring tune)
 BENCH_BIN := $(B)/bench/netload $(B)/bench/barering $(B)/bench/naive
 BENCH_ARGS ?=
 
@@ -25,7 +25,7 @@ $(BENCH_LOAD) $(B)/bench/barering.o $(B)/bench/naive.o: $(B)/bench/%.o: $(BENCH_
 	$(call say,CC,$@)mkdir -p $(@D) && $(CC) $(CPPFLAGS) $(CFLAGS) -std=gnu11 -D_GNU_SOURCE $(WARN) \
 		-I$(B) -Iinclude -Iuser/lib -MMD -MP -c -o $@ $<
 
-$(B)/bench/ring.o: user/lib/ring.c
+$(B)/bench/ring.o $(B)/bench/tune.o: $(B)/bench/%.o: user/lib/%.c
 	$(call say,CC,$@)mkdir -p $(@D) && $(CC) $(CPPFLAGS) $(CFLAGS) -std=gnu11 $(WARN) \
 		-Iinclude -Iuser/lib -MMD -MP -c -o $@ $<
 

@@ -292,6 +292,29 @@ def test_limit_of_a_user(box):
 
 
 @test
+def test_rings_get_smaller_near_the_limit(box):
+    """Many connections get rings, and few get large ones."""
+    box.start("--pool", "0", "--limit-uid", "60M", "--limit-total", "200M")
+    c = box.client()
+    sizes = []
+    rings = []
+    with refused(errno.EDQUOT):
+        for _ in range(200):
+            a, _ = box.connection()
+            rings.append(box.keep(c.attach(a)))
+            assert rings[-1].own_ring == rings[-1].peer_ring
+            sizes.append(rings[-1].own_ring >> 10)
+    assert sizes == sorted(sizes, reverse=True), sizes
+    counts = [sizes.count(kib) for kib in (4096, 2048, 1024, 256)]
+    assert counts[0] == 2 and sum(counts) == len(sizes) and min(counts) > 1 and counts[3] > 20, counts
+    for r in rings[10:]:
+        c.detach(r.token)
+    c.sync()
+    a, _ = box.connection()
+    assert box.keep(c.attach(a)).own_ring > 256 << 10, "there is room again"
+
+
+@test
 def test_limit_of_all(box):
     box.start("--ring-size", "64k", "--limit-total", str(2 * 3 * LEN), "--limit-uid", str(2 * 2 * LEN))
     ends = [box.connection() for _ in range(4)]

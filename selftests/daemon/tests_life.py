@@ -403,8 +403,9 @@ def test_tells_the_manager(box):
 @test
 def test_bad_options(box):
     for args in (["--what"], ["extra"], ["--ring-size", "100k"], ["--ring-size", "32k"], ["--ring-size", "128M"],
-                 ["--ring-size", "64kk"], ["--ring-size", "-1"], ["--ring-size", ""], ["--limit-total", "x"],
-                 ["--limit-total", "100k"], ["--limit-uid", "1M"], ["--limit-total", "99999999999999999999"],
+                 ["--ring-size", "64kk"], ["--ring-size", "0"], ["--ring-size", "1M", "--limit-uid", "1M"],
+                 ["--ring-size", "-1"], ["--ring-size", ""], ["--limit-total", "x"],
+                 ["--limit-total", "100k"], ["--limit-uid", "500k"], ["--limit-total", "99999999999999999999"],
                  ["--limit-total", "99999999999999G"], ["--pool", "5000"], ["--pool", "-1"], ["--max-clients", "0"],
                  ["--crowd", "5000"], ["--crowd", "-1"], ["--socket-mode", "888"], ["--socket-mode", "1777"],
                  ["--socket-group", "no-such-group"], ["--socket", ""]):

@@ -4,7 +4,7 @@
 RING_DIR := selftests/ring
 RING_OUT := $(B)/ring
 RING_CFLAGS = -std=gnu11 $(WARN) -g -Iinclude -Iuser/lib
-RING_DEPS := user/lib/ring.c $(wildcard user/lib/ring.h include/ismredir/dmb.h $(RING_DIR)/*.h)
+RING_DEPS := user/lib/ring.c $(wildcard user/lib/ring.h user/lib/tune.h include/ismredir/dmb.h $(RING_DIR)/*.h)
 RING_BIN := $(RING_OUT)/stress $(RING_OUT)/stress-asan $(RING_OUT)/stress-tsan $(RING_OUT)/hostile-asan
 
 # Seconds for each part; soak: each of them, many times as long.

@@ -100,6 +100,46 @@ Test(ring, a_new_one_is_empty_and_says_tcp)
 	cr_expect_eq(ism_ring_rx_due(&end[1].rx), 0);
 }
 
+/* Every place of both ends within a line, and around the end of the ring. */
+Test(ring, copies_around_the_caches_are_the_same)
+{
+	end[0].tx.bypass = 1;
+	for (size_t len = ISM_RING_BYPASS_MIN - 1; len < ISM_RING_BYPASS_MIN + 200; len += 3) {
+		for (int i = 0; i < 70; i++) {
+			cr_assert_eq(put(1), 1);
+			cr_assert_eq(put(len), len);
+			cr_assert_eq(put(63), 63);
+			cr_assert_eq(get(SIZE), len + 64);
+			tell();
+			cr_assert_eq(room(SIZE), SIZE);
+		}
+	}
+	cr_expect_eq(put(SIZE), SIZE);
+	cr_expect_eq(get(SIZE), SIZE);
+}
+
+/* With bytes before and behind that are not to be touched, from any place to any place. */
+Test(ring, copies_around_the_caches_touch_nothing_else)
+{
+	static uint8_t from[2048 + 64];
+	const size_t len = 1100;
+	uint8_t *ring = ism_dmb_ring(end[0].peer);
+	struct ism_ring_tx *tx = &end[0].tx;
+
+	pattern_fill(SEED, 0, from, sizeof(from));
+	for (size_t i = 0; i < 64 * 64; i++) {
+		size_t to = 64 + i / 64, at = i % 64;
+
+		memset(ring, 0xa5, 4096);
+		tx->bypass = 1;
+		tx->tail = tx->cons = to;
+		cr_assert_eq(ism_ring_tx_write(tx, end[0].own, end[0].peer, from + at, len), len);
+		cr_assert_eq(memcmp(ring + to, from + at, len), 0, "%zu to %zu", at, to);
+		for (size_t k = 0; k < 4096; k++)
+			cr_assert(ring[k] == 0xa5 || (k >= to && k < to + len), "%zu", k);
+	}
+}
+
 Test(ring, a_reader_sees_only_what_is_published)
 {
 	cr_assert_eq(ism_ring_tx_write(&end[0].tx, end[0].own, end[0].peer, "abc", 3), 3);

@@ -44,10 +44,10 @@ static int on_tick(sd_event_source *s, uint64_t usec, void *arg)
 static int on_refill(sd_event_source *s, void *arg)
 {
 	struct daemon *d = arg;
-	int rc = ism_fabric_prepare(d->fabric, ism_dmb_len(d->opt.ring_size), d->opt.pool);
+	int rc = ism_fabric_prepare(d->fabric, ism_dmb_len(ring_most(&d->opt)), d->opt.pool);
 
 	for (unsigned int i = 0; !rc && i < d->n_remotes; i++)
-		rc = ism_fabric_prepare(d->remotes[i]->fabric, ism_dmb_len(d->opt.ring_size),
+		rc = ism_fabric_prepare(d->remotes[i]->fabric, ism_dmb_len(ring_far(&d->opt)),
 					d->opt.pool);
 	if (rc == -EOPNOTSUPP)
 		rc = 0;
@@ -93,7 +93,7 @@ static int take_fabric(struct daemon *d, struct ism_fabric *f, const char *spec,
 	if (!(f->info.caps & ISM_FABRIC_EXPORT))
 		return ism_err_set(err, -EOPNOTSUPP, "fabric %s cannot be handed to programs",
 				   spec);
-	if (ism_dmb_len(d->opt.ring_size) > f->info.max_dmb_len)
+	if (ism_dmb_len(ring_most(&d->opt)) > f->info.max_dmb_len)
 		return ism_err_set(err, -E2BIG, "fabric %s: rings of that size do not fit", spec);
 	d->fabric = f;
 	return 0;
@@ -150,7 +150,7 @@ static void on_relay_event(void *arg, struct ism_fabric *f, const struct ism_eve
 
 static int open_relay(struct daemon *d, struct ism_err *err)
 {
-	struct relay_config cfg = { .ring_size = d->opt.ring_size,
+	struct relay_config cfg = { .ring_size = ring_far(&d->opt),
 				    .spin_ns = RELAY_SPIN_NS,
 				    .crowd = d->opt.crowd,
 				    .n_fabrics = d->n_remotes,
@@ -185,6 +185,7 @@ int daemon_init(struct daemon *d, const struct options *opt, struct ism_err *err
 		return ism_err_set(err, rc, "%s", strerror(-rc));
 	d->pairs.fabric = d->fabric;
 	d->pairs.ring_size = opt->ring_size;
+	d->pairs.far_ring_size = ring_far(opt);
 	d->pairs.limit_total = opt->limit_total;
 	d->pairs.limit_uid = opt->limit_uid;
 	return 0;

@@ -19,6 +19,7 @@
  * struct options - the command line
  * @fabrics, @n_fabrics: specs; the loopback fabric is opened also when it is none of them
  * @group: owner group of the socket, (gid_t)-1 to leave it
+ * @ring_size: of all rings; 0: see ring_most() and ring_far()
  */
 struct options {
 	const char *socket;
@@ -34,6 +35,18 @@ struct options {
 	int relay;
 	unsigned int crowd;
 };
+
+/** ring_most() - the largest rings in this kernel, where memory is not short: pairs_ring_size() */
+static inline __u32 ring_most(const struct options *o)
+{
+	return o->ring_size ? o->ring_size : PAIRS_RING_MOST;
+}
+
+/** ring_far() - rings to other kernels; regions are small */
+static inline __u32 ring_far(const struct options *o)
+{
+	return o->ring_size ? o->ring_size : 1 << 20;
+}
 
 /**
  * struct daemon - everything

@@ -159,12 +159,12 @@ static int make_pair(struct pairs *t, struct remote *r, struct holder *who, __u6
 	struct ism_dmb_params params;
 	struct pair *p;
 	struct far *f;
-	int rc = new_pair(t, r, who, token, peer, t->ring_size, &p), fd;
+	int rc = new_pair(t, r, who, token, peer, t->far_ring_size, &p), fd;
 
 	if (rc)
 		return rc;
 	f = p->far;
-	params = own_params(p, t->ring_size);
+	params = own_params(p, t->far_ring_size);
 	rc = dmb_register(r->fabric, &params, &p->end[0].dmb);
 	fd = rc ? -1 : eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (!rc)

@@ -70,7 +70,8 @@ static void print_help(void)
 	       "                       partner is of another kernel\n"
 	       "  --crowd N            of more ends at once those with small messages go back to TCP\n"
 	       "                       when the relay is always busy; 0: none (8)\n"
-	       "  --ring-size SIZE     of each direction, a power of two, 64k to 64M (1M)\n"
+	       "  --ring-size SIZE     of each direction, a power of two, 64k to 64M (4M, smaller when\n"
+	       "                       memory gets short; 1M to other kernels)\n"
 	       "  --limit-total SIZE   memory of all rings (a quarter of the host's)\n"
 	       "  --limit-uid SIZE     the same for one user (half of --limit-total)\n"
 	       "  --pool N             buffers kept ready (16)\n"
@@ -161,7 +162,7 @@ static int set_option(struct options *o, int opt, const char *arg)
 	case OPT_LIMIT_UID:
 		return parse_size(arg, &o->limit_uid);
 	case OPT_RING_SIZE:
-		return parse_size(arg, &o->ring_size);
+		return parse_size(arg, &o->ring_size) ?: o->ring_size ? 0 : -EINVAL;
 	case OPT_POOL:
 		return parse_number(arg, 10, 0, 4096, &o->pool);
 	case OPT_MAX_CLIENTS:
@@ -182,9 +183,9 @@ static int check_sizes(struct options *o)
 {
 	__u64 pair;
 
-	if (!ism_is_ring_size(o->ring_size))
+	if (o->ring_size && !ism_is_ring_size(o->ring_size))
 		return usage("--ring-size: %s", "expected a power of two from 64k to 64M");
-	pair = 2 * ism_dmb_len(o->ring_size);
+	pair = 2 * ism_dmb_len(o->ring_size ? o->ring_size : PAIRS_RING_LEAST);
 	if (!o->limit_uid)
 		o->limit_uid = o->limit_total / 2 > pair ? o->limit_total / 2 : o->limit_total;
 	if (o->limit_total < pair || o->limit_uid < pair)
@@ -333,10 +334,10 @@ static int serve(struct daemon *d)
 
 	log_line(
 		LOG_NOTICE,
-		"ismredird %s at %s: fabric %s, rings of %llu kB, limit %llu MB, %llu MB per user, "
+		"ismredird %s at %s: fabric %s, rings of %u kB, limit %llu MB, %llu MB per user, "
 		"a wake-up costs %u ns",
 		ISM_VERSION, o->socket, fabric_names(d, names, sizeof(names)),
-		(unsigned long long)o->ring_size >> 10, (unsigned long long)o->limit_total >> 20,
+		ring_most(o) >> 10, (unsigned long long)o->limit_total >> 20,
 		(unsigned long long)o->limit_uid >> 20, d->host.page->wake_ns);
 	sd_notify(0, "READY=1");
 	rc = d->relay ? relay_start(d->relay) : 0;
@@ -385,7 +386,6 @@ int main(int argc, char **argv)
 		.mode = 0666,
 		.group = (gid_t)-1,
 		.limit_total = (__u64)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE) / 4,
-		.ring_size = 1 << 20,
 		.pool = 16,
 		.max_clients = 4096,
 		.crowd = 8,

@@ -122,6 +122,29 @@ static int check_limits(const struct pairs *t, const struct account *a, __u64 by
 	return 0;
 }
 
+/* How many quarters of it are used, 0 to 3. */
+static unsigned int quarters(__u64 used, __u64 limit)
+{
+	return used / (limit / 4 + 1);
+}
+
+__u32 pairs_ring_size(const struct pairs *t, const struct account *a)
+{
+	static const __u32 size[] = { PAIRS_RING_MOST, PAIRS_RING_MOST / 2, PAIRS_RING_MOST / 4,
+				      PAIRS_RING_LEAST };
+	unsigned int mine = quarters(a->bytes, t->limit_uid), all = quarters(t->bytes, t->limit_total);
+	unsigned int step = mine > all ? mine : all;
+	__u64 left = t->limit_uid - a->bytes;
+
+	if (t->ring_size)
+		return t->ring_size;
+	if (left > t->limit_total - t->bytes)
+		left = t->limit_total - t->bytes;
+	while (step < 3 && 2 * ism_dmb_len(size[step]) > left)
+		step++;
+	return size[step];
+}
+
 /* A pair for @who without DMBs, not in the table yet. */
 int pair_new(struct pairs *t, struct holder *who, __u64 token, __u64 peer, __u64 bytes,
 	     struct pair **ret)
@@ -144,11 +167,11 @@ int pair_new(struct pairs *t, struct holder *who, __u64 token, __u64 peer, __u64
 	return 0;
 }
 
-static int make_dmb(struct pairs *t, struct pair_end *e)
+static int make_dmb(struct pairs *t, struct pair_end *e, __u64 len)
 {
 	struct ism_dmb_params params = {
 		.token = e->token,
-		.len = ism_dmb_len(t->ring_size),
+		.len = len,
 		.partner = t->fabric->info.gid, /* loopback: both ends are clients of this daemon */
 		.exported = 1,
 	};
@@ -159,11 +182,12 @@ static int make_dmb(struct pairs *t, struct pair_end *e)
 static int make_pair(struct pairs *t, struct holder *who, __u64 token, __u64 peer,
 		     struct pair **ret)
 {
+	__u64 len = ism_dmb_len(pairs_ring_size(t, who->account));
 	struct pair *p;
-	int rc = pair_new(t, who, token, peer, 2 * ism_dmb_len(t->ring_size), &p);
+	int rc = pair_new(t, who, token, peer, 2 * len, &p);
 
 	for (int i = 0; !rc && i < 2; i++) {
-		rc = make_dmb(t, &p->end[i]);
+		rc = make_dmb(t, &p->end[i], len);
 		if (rc)
 			free_pair(t, p);
 	}

@@ -77,14 +77,25 @@ struct pair {
 	struct far *far;
 };
 
+/*
+ * Rings whose size nobody has chosen. A stream is quickest when its ring is several times as large as a
+ * second-level cache: then the lines that a writer comes back to have left the reader's. Small traffic stays at
+ * the start of a ring, so there size costs nothing but its share of the limits.
+ */
+#define PAIRS_RING_MOST	 (4u << 20)
+#define PAIRS_RING_LEAST (256u << 10)
+
 /**
  * struct pairs - the table
  * @ended: counters of pairs that ended; only the sums that ISM_MSG_STATUS_OK has
+ * @ring_size: of all, 0: pairs_ring_size() chooses
+ * @far_ring_size: of rings to other kernels
  * @limit_total, @limit_uid: bytes of DMBs
  */
 struct pairs {
 	struct ism_fabric *fabric;
 	__u32 ring_size;
+	__u32 far_ring_size;
 	__u64 limit_total, limit_uid;
 	__u64 bytes;
 	unsigned int n;
@@ -93,6 +104,13 @@ struct pairs {
 	struct pair_end *bucket[PAIR_BUCKETS];
 	struct ism_msg_status ended;
 };
+
+/**
+ * pairs_ring_size() - of the next pair in this kernel that is on @a
+ * Return: what was asked for, or PAIRS_RING_MOST, half of it when a quarter of either limit is used, and so on, down
+ * to PAIRS_RING_LEAST.
+ */
+__u32 pairs_ring_size(const struct pairs *t, const struct account *a);
 
 /**
  * pairs_attach() - let @who hold the end @token, whose partner is @peer

@@ -184,7 +184,7 @@ static int check_fabric(const struct daemon *d, const struct remote *r, const ch
 				   ISM_MAX_FABRICS);
 	if (remote_by_tag((struct daemon *)d, r->tag))
 		return ism_err_set(err, -EEXIST, "fabric %s: opened twice", spec);
-	if (ism_dmb_len(d->opt.ring_size) > r->fabric->info.max_dmb_len)
+	if (ism_dmb_len(ring_far(&d->opt)) > r->fabric->info.max_dmb_len)
 		return ism_err_set(err, -E2BIG, "fabric %s: rings of that size do not fit", spec);
 	return 0;
 }

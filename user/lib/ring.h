@@ -16,6 +16,7 @@
 #include <ismredir/dmb.h>
 #include <sys/types.h>
 #include <sys/uio.h>
+#include "tune.h"
 
 /* A big send is published in pieces of this size, so that the reader copies while we do. */
 #define ISM_RING_PIECE (128u << 10)
@@ -23,6 +24,22 @@
 #define ISM_RING_REWIND (16u << 10)
 /* An idle reader tells its cursor when so much is untold, so that the writer can rewind. */
 #define ISM_RING_TELL (4u << 10)
+/* Shorter pieces are never copied around the caches. */
+#define ISM_RING_BYPASS_MIN 1024
+
+/*
+ * A reader that is quicker than its writer takes each message as soon as it is there; then the cache
+ * lines of the ring wander from CPU to CPU one at a time, and both wait for them. One that looks away for
+ * some microseconds each time it has found the ring empty gets many lines at once. These are the
+ * lengths that are worth trying (tune.h), the longest being the latency of a stream that is bought with it.
+ */
+extern const struct ism_tuning ism_ring_away;
+
+/** ism_ring_away_ns() - how long setting @level of ism_ring_away looks away */
+static inline __u32 ism_ring_away_ns(unsigned int level)
+{
+	return level ? 250u << level : 0;
+}
 
 /**
  * struct ism_ring_tx - the writing side
@@ -31,6 +48,7 @@
  * @skip: cursor before the last rewind: what a reader that has not looked since still says
  * @size: bytes of the ring
  * @flags: ISM_PROD_* to publish
+ * @bypass: ism_ring_tx_write() copies long pieces around the caches; the caller's choice, see there
  */
 struct ism_ring_tx {
 	__u64 tail;
@@ -38,6 +56,8 @@ struct ism_ring_tx {
 	__u64 skip;
 	__u32 size;
 	__u32 flags;
+	__u32 bypass;
+	__u32 pad;
 };
 
 /**
@@ -91,8 +111,18 @@ static inline void ism_ring_tx_publish(const struct ism_ring_tx *tx, void *peer)
 	__atomic_store_n(&ism_dmb_tx(peer)->prod, ISM_PROD(tx->tail, tx->flags), __ATOMIC_RELEASE);
 }
 
+/** ism_ring_bypass - the settings of struct ism_ring_tx.bypass, 0 and 1 */
+extern const struct ism_tuning ism_ring_bypass;
+
 /**
  * ism_ring_tx_write() - copy up to @len bytes in, as far as there is room; not published
+ *
+ * A store to a line that the reader has in its cache must fetch the line from there first. Between CPUs that
+ * have no cache in common that is most of the time of a copy. With @tx->bypass pieces of ISM_RING_BYPASS_MIN
+ * and more are written by non-temporal stores, which fetch nothing; between CPUs that share a cache this is
+ * slower for all but long pieces. What other CPUs see is the same. Where there are no such stores @bypass
+ * changes nothing.
+ *
  * Return: bytes copied, or -EPROTO.
  */
 ssize_t ism_ring_tx_write(struct ism_ring_tx *tx, const void *own, void *peer, const void *buf,

@@ -332,10 +332,19 @@ struct found {
 	uint32_t ready;
 };
 
+/* Asks for stamps the first time: a writer does not read the clock for nobody. */
 static uint64_t stamp_of(const struct ism_ep_item *it, uint32_t ready)
 {
+	struct ism_slot *s = it->c->slot;
+
 	/* the clock of another kernel says nothing */
-	return ready & EP_INS && !it->c->slot->remote ? ism_dmb_tx(it->c->own)->stamp : 0;
+	if (!(ready & EP_INS) || s->remote)
+		return 0;
+	if (unlikely(!s->in_order)) {
+		s->in_order = 1;
+		__atomic_store_n(&ism_dmb_rx(it->c->peer)->order, 1, __ATOMIC_RELAXED);
+	}
+	return ism_dmb_tx(it->c->own)->stamp;
 }
 
 /* What is due, in the order of the list. */

@@ -40,10 +40,18 @@ static int relay_has_to_know(const struct conn *c)
 	       rx_word(c) & ISM_RX_RELAY;
 }
 
+/*
+ * A writer that is told of an empty ring goes back to its start, where the cache lines still are. In a
+ * stream it had better not: the lines that it comes to then are those that the reader has just read.
+ */
 static void tell_consumed(struct conn *c)
 {
-	if (!ism_ring_rx_due(&c->slot->rx) && !relay_has_to_know(c))
-		return;
+	const struct ism_ring_rx *rx = &c->slot->rx;
+
+	if (conn_streams(c->slot) ? rx->head - rx->told < rx->size / 4 : !ism_ring_rx_due(rx)) {
+		if (!relay_has_to_know(c))
+			return;
+	}
 	ism_ring_rx_publish(&c->slot->rx, c->peer);
 	conn_ring(c, ISM_WANT_SPACE);
 }

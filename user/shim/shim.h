@@ -86,17 +86,14 @@ enum {
 };
 
 /*
- * struct ism_chase - of a reader that is as quick as its writer; see let_it_get_ahead()
+ * struct ism_stream - is this end the reader of a stream? See let_it_get_ahead()
  * @tx_msgs, @rx_msgs: counters when this end last sent something
- * @rx_bytes: when it last waited
- * @alone: bytes of a wait without a pause, when that was last tried
- * @pausing: pauses turned out to be worth it
- * @waits: until it is tried anew
+ * @rx_bytes, @looked: counter and ticks when it last found the ring empty
+ * @away: how long it looks away then, see ism_ring_away_ns()
  */
-struct ism_chase {
-	uint64_t tx_msgs, rx_msgs, rx_bytes, alone;
-	uint32_t pausing;
-	uint32_t waits;
+struct ism_stream {
+	uint64_t tx_msgs, rx_msgs, rx_bytes, looked;
+	struct ism_tune away;
 };
 
 /**
@@ -142,7 +139,8 @@ struct ism_slot {
 	uint64_t armed_msgs; /* messages of the partner when want_data was armed */
 	uint64_t rx_bytes, rx_msgs, tcp_rx_bytes;
 	uint32_t rx_budget; /* ns to spin, adapts */
-	struct ism_chase chase; /* let a stream get ahead: wait.c */
+	struct ism_stream stream; /* let it get ahead: wait.c */
+	_Atomic uint32_t in_order; /* the partner was asked for stamps: epoll.c */
 	uint32_t empty_reads;
 
 	/* sending side: under tx_lock, or atomic */
@@ -160,6 +158,8 @@ struct ism_slot {
 		out_blocked; /* counts: a send found no room; an edge for EPOLLOUT follows */
 	_Atomic uint32_t tx_waiters;
 	uint64_t tx_bytes, tx_msgs, tcp_tx_bytes, switches;
+	struct ism_tune tx_bypass; /* does tx.bypass pay? */
+	uint64_t tx_tuned; /* tx_bytes when that was last looked at */
 	uint32_t tx_budget;
 	uint32_t sends_unchecked; /* since the clock was last looked at */
 	uint64_t tcp_looked; /* ticks: when the TCP connection was last looked at */
@@ -497,6 +497,16 @@ void conn_ring(struct conn *c, int what);
  * Return: 0 look again, -EINTR, -EAGAIN at the deadline.
  */
 int conn_wait(struct conn *c, int fd, int want, uint64_t deadline);
+
+/* So many messages received and none sent are a stream. */
+#define ISM_STREAM_AFTER 64
+
+/** conn_streams() - is this the reading end of a stream? Latency does not matter then */
+static inline int conn_streams(const struct ism_slot *s)
+{
+	return s->rx_msgs - s->stream.rx_msgs >= ISM_STREAM_AFTER &&
+	       s->stream.tx_msgs == s->tx_msgs;
+}
 
 /**
  * struct ism_spin - how long a waiter may spin

@@ -20,6 +20,8 @@
 #define DRAIN_REMOTE_NAP_NS	 100000
 #define DRAIN_AGAIN_NS		 5000000
 #define DRAIN_AGAIN_MAX_NS	 1000000000
+/* Bytes after which the way of copying is looked at again. */
+#define TUNE_STRIDE 16384
 /* A writer that has blocked so long before a full ring goes on by TCP, which holds some megabytes more. */
 #define OVERFLOW_NS 50000000
 
@@ -290,10 +292,29 @@ static void tell_cpu(struct conn *c)
 	__atomic_store_n(&ism_dmb_tx(c->peer)->cpu, cpu, __ATOMIC_RELAXED);
 }
 
-static void publish(struct conn *c)
+/* Do copies around the caches move more to this partner? See ism_ring_tx_write(). tx_lock held. */
+static void tune_copies(struct conn *c)
 {
-	ism_dmb_tx(c->peer)->stamp = ism_ticks();
-	ism_ring_tx_publish(&c->slot->tx, c->peer);
+	struct ism_slot *s = c->slot;
+
+	s->tx_tuned = s->tx_bytes;
+	s->tx.bypass = !s->remote && conn_partner_cpu(c) != s->cpu_told &&
+		       ism_tune(&s->tx_bypass, &ism_ring_bypass, ism_ticks(), s->tx_bytes,
+				ism_to_ticks(ISM_TUNE_WINDOW_NS), s->tx.size);
+}
+
+/* @n more bytes are to be seen. */
+static void publish(struct conn *c, size_t n)
+{
+	struct ism_slot *s = c->slot;
+
+	/* Reading the clock takes a fifth of a small send. */
+	if (__atomic_load_n(&ism_dmb_rx(c->own)->order, __ATOMIC_RELAXED))
+		ism_dmb_tx(c->peer)->stamp = ism_ticks();
+	ism_ring_tx_publish(&s->tx, c->peer);
+	s->tx_bytes += n;
+	if (n >= ISM_RING_BYPASS_MIN && s->tx_bytes - s->tx_tuned >= TUNE_STRIDE)
+		tune_copies(c);
 }
 
 /* Copy as much as fits, published piece by piece. */
@@ -315,7 +336,7 @@ static ssize_t ring_put(struct conn *c, int fd, struct cursor *k)
 		done += n;
 		unpublished += n;
 		if (unpublished >= ISM_RING_PIECE) {
-			publish(c);
+			publish(c, unpublished);
 			unpublished = 0;
 			if (k->left)
 				conn_ring(c, ISM_WANT_DATA);
@@ -327,8 +348,7 @@ static ssize_t ring_put(struct conn *c, int fd, struct cursor *k)
 	}
 	if (!done)
 		return -EAGAIN;
-	publish(c);
-	s->tx_bytes += done;
+	publish(c, unpublished);
 	s->tx_msgs++;
 	io_stats_tx(c);
 	conn_ring(c, ISM_WANT_DATA);
@@ -506,12 +526,11 @@ static ssize_t ring_fill(struct conn *c, int fd, size_t len,
 	if (n > 0) {
 		tell_cpu(c);
 		ism_ring_tx_advance(&s->tx, n);
-		s->tx_bytes += n;
 		s->tx_msgs++;
-		io_stats_tx(c);
 	}
 	/* also when nothing came: the cursor may have been rewound */
-	publish(c);
+	publish(c, n > 0 ? n : 0);
+	io_stats_tx(c);
 	conn_ring(c, ISM_WANT_DATA);
 	if (rx_word(c) & ISM_RX_FROZEN)
 		io_serve(c, fd);

@@ -634,61 +634,50 @@ static int sleep_armed(struct conn *c, int fd, int want, uint64_t deadline, uint
 }
 
 /*
- * A reader that is quicker than its writer takes each message as soon as it is there, and then the cache
- * lines of the ring wander from CPU to CPU one at a time: 1 KiB messages come at a third of the rate at which they
- * could. So in a stream it looks away for a moment each time that it has found the ring empty, and then
- * gets several at once. Whether that helps is seen from the bytes that a wait brings: without a pause, with
- * one, and again now and then. Latency does not matter where this end has not sent for a while.
+ * In a stream the reader may look away from an empty ring for a moment: see ism_ring_away_ns(). Latency
+ * does not matter where this end has received many messages and sent none, and they come so quickly that
+ * there are some in each such moment. A signal meanwhile is heard.
  */
-#define CHASE_AFTER    64 /* messages received and none sent: a stream */
-#define CHASE_NS       400
-#define CHASE_GAIN     2 /* times the bytes */
-#define CHASE_TRY      512 /* waits after which it is tried anew */
-#define CHASE_MAX_STEP 8192 /* bytes: prefetching does well by itself */
+#define BULK_NS_PER_BYTE 5
 
-static void chase_judge(struct ism_chase *ch, uint64_t got)
-{
-	if (ch->waits == CHASE_TRY) {
-		ch->alone = got; /* this wait had no pause; the next has one */
-		ch->pausing = got < CHASE_MAX_STEP;
-	} else if (ch->waits == CHASE_TRY - 1 && ch->pausing) {
-		ch->pausing = got >= CHASE_GAIN * ch->alone;
-	}
-	ch->waits = ch->waits ? ch->waits - 1 : CHASE_TRY;
-}
-
-static void let_it_get_ahead(struct conn *c)
+static void let_it_get_ahead(struct conn *c, int partner_cpu, uint32_t intr)
 {
 	struct ism_slot *s = c->slot;
-	struct ism_chase *ch = &s->chase;
-	uint64_t until;
+	struct ism_stream *st = &s->stream;
+	uint64_t now, until;
+	uint32_t ns;
+	int bulk;
 
-	if (ch->tx_msgs != s->tx_msgs) {
-		ch->tx_msgs = s->tx_msgs;
-		ch->rx_msgs = s->rx_msgs;
-		ch->waits = 0;
-		ch->pausing = 0;
+	if (st->tx_msgs != s->tx_msgs) {
+		st->tx_msgs = s->tx_msgs;
+		st->rx_msgs = s->rx_msgs;
 	}
-	if (s->rx_msgs - ch->rx_msgs < CHASE_AFTER || conn_partner_cpu(c) == ism_my_cpu())
+	if (!conn_streams(s) || partner_cpu == ism_my_cpu())
 		return;
-	chase_judge(ch, s->rx_bytes - ch->rx_bytes);
-	ch->rx_bytes = s->rx_bytes;
-	if (!ch->pausing || ch->waits == CHASE_TRY)
+	now = ism_ticks();
+	bulk = s->rx_bytes - st->rx_bytes >= (now - st->looked) / ism_to_ticks(BULK_NS_PER_BYTE);
+	st->rx_bytes = s->rx_bytes;
+	st->looked = now;
+	if (!bulk)
 		return;
-	for (until = ism_ticks() + ism_to_ticks(CHASE_NS); ism_ticks() < until;)
+	ns = ism_ring_away_ns(ism_tune(&st->away, &ism_ring_away, now, s->rx_bytes,
+				       ism_to_ticks(ISM_TUNE_WINDOW_NS), 0));
+	for (until = now + ism_to_ticks(ns); ism_ticks() < until && ism_interrupts == intr;)
 		ism_pause();
 }
 
 int conn_wait(struct conn *c, int fd, int want, uint64_t deadline)
 {
 	struct ism_slot *s = c->slot;
-	int data = want & ISM_WANT_DATA, rc, hit = 0, rang = 0;
+	int data = want & ISM_WANT_DATA, rc, hit = 0, rang = 0, cpu = conn_partner_cpu(c);
 	_Atomic uint32_t *waiters = data ? &s->rx_waiters : &s->tx_waiters;
+	uint32_t intr = ism_interrupts;
 	struct ism_spin spin;
 
 	if (data && ism_host()->cpus != 1)
-		let_it_get_ahead(c);
-	ism_spin_begin(&spin, data ? &s->rx_budget : &s->tx_budget, conn_partner_cpu(c));
+		let_it_get_ahead(c, cpu, intr);
+	ism_spin_begin(&spin, data ? &s->rx_budget : &s->tx_budget, cpu);
+	spin.intr = intr;
 	do {
 		hit = io_may_have(c, want);
 	} while (!hit && ism_spin_more(&spin));
@@ -697,10 +686,10 @@ int conn_wait(struct conn *c, int fd, int want, uint64_t deadline)
 		atomic_fetch_add_explicit(&s->spins, 1, memory_order_relaxed);
 		return 0;
 	}
-	if (ism_interrupts != spin.intr)
+	if (ism_interrupts != intr)
 		return -EINTR;
 	atomic_fetch_add(waiters, 1);
-	rc = sleep_armed(c, fd, want, deadline, spin.intr, &rang);
+	rc = sleep_armed(c, fd, want, deadline, intr, &rang);
 	atomic_fetch_sub(waiters, 1);
 	conn_disarm(c, want);
 	if (rang)
