@@ -523,6 +523,7 @@ struct ism_spin {
 	uint32_t slow; /* somebody else had the CPU for long */
 	uint64_t patience; /* how many times longer is long */
 	uint32_t cap; /* ns, of the budget */
+	uint32_t crowded; /* others want this CPU: no yields */
 };
 
 #define ISM_CPU_UNKNOWN	  -1

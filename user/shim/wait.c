@@ -18,8 +18,9 @@
 #define SPIN_CLOCK   8
 #define YIELDS	     24
 /*
- * Somebody else ran meanwhile, and it was not the partner: spinning takes the CPU from others here, and
- * yielding costs a turn. So neither for a while, for longer each time.
+ * Somebody else ran meanwhile, and it was not the partner: yielding costs a turn here. So no yield for a while, for
+ * longer each time, and no spinning for long in front of another kernel. A short spin goes on: it takes nothing
+ * that the scheduler would not give, and each sleep is a turn that may be lost, too.
  */
 #define YIELD_SLOW_NS	  60000
 #define YIELD_LOST_NS	  1000000 /* a whole turn at least: not the partner alone */
@@ -154,18 +155,17 @@ void ism_spin_begin(struct ism_spin *s, uint32_t *budget, int partner_cpu)
 	s->budget = budget;
 	s->intr = ism_interrupts;
 	s->loops = 0;
-	s->yields = 0;
 	s->slow = 0;
 	/* In front of a partner on this very CPU spinning only keeps it from running. */
 	s->same_cpu = partner_cpu >= 0 && partner_cpu == ism_my_cpu();
 	s->patience = partner_cpu == ISM_CPU_ELSEWHERE ? REMOTE_PATIENCE : 1;
-	if (likely(now >= crowded_until)) {
-		if (s->same_cpu) {
-			s->yields = YIELDS;
-		} else {
-			s->cap = spin_cap(partner_cpu);
-			ns = s->cap ? budget_get(budget, s->cap) : 0;
-		}
+	s->cap = 0;
+	s->crowded = now < crowded_until;
+	if (s->same_cpu) {
+		s->yields = s->crowded ? 0 : YIELDS;
+	} else if (!s->crowded || partner_cpu != ISM_CPU_ELSEWHERE) {
+		s->cap = spin_cap(partner_cpu);
+		ns = s->cap ? budget_get(budget, s->cap) : 0;
 	}
 	s->until = now + ism_to_ticks(ns);
 	s->start = now;
@@ -203,11 +203,11 @@ int ism_spin_more(struct ism_spin *s)
 	now = ism_ticks();
 	if (now >= s->until) {
 		/* far beyond it: somebody else had the CPU, whom the kernel had to take it for from us */
-		if (now - s->until > ism_to_ticks(YIELD_LOST_NS * s->patience))
+		if (!s->crowded && now - s->until > ism_to_ticks(YIELD_LOST_NS * s->patience))
 			s->slow = 2;
 		return 0;
 	}
-	if (s->loops % SPIN_YIELD == SPIN_YIELD_FIRST)
+	if (!s->crowded && s->loops % SPIN_YIELD == SPIN_YIELD_FIRST)
 		yield_once(s);
 	return 1;
 }
@@ -238,7 +238,7 @@ void ism_spin_end(struct ism_spin *s, int hit)
 	uint32_t cap = s->cap, ns = (*s->budget & 0xffffff);
 
 	note_crowd(s, hit);
-	if (s->same_cpu || s->start < crowded_until)
+	if (s->same_cpu || (s->crowded && !cap))
 		return;
 	ns = ns ? ns - 1 : cap;
 	if (hit || ism_ticks() - s->start < ism_to_ticks(2ULL * cap))
