@@ -25,6 +25,7 @@
 #include "ring.h"
 
 #define RING_SIZE    (4u << 20)
+#define COPY_SIZE    (1u << 20)
 #define SPINS	     2000 /* pauses before the CPU is yielded */
 #define CLOCK_STRIDE 16
 #define TUNE_STRIDE  16384 /* bytes: reading the clock for each message costs too much */
@@ -265,10 +266,10 @@ static void stream_print(const struct options *o, uint64_t sent, uint64_t cpu)
 	       result->timed_bytes / (result->ns + 1e-9), (double)(cpu + result->cpu_ns) / sent);
 }
 
-/* Each message once into memory of the size of a ring: what one of two CPUs has to do at least. */
+/* Each message once into memory that a cache holds: what one of two CPUs has to do at least. */
 static void copy(const struct options *o)
 {
-	size_t at = 0, len = o->size > RING_SIZE ? o->size : RING_SIZE;
+	size_t at = 0, len = o->size > COPY_SIZE ? o->size : COPY_SIZE;
 	char *buf = nl_alloc(o->size), *ring = nl_alloc(len);
 	uint64_t begin, until, sent = 0, cpu;
 

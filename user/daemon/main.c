@@ -332,13 +332,12 @@ static int serve(struct daemon *d)
 	const struct options *o = &d->opt;
 	int rc;
 
-	log_line(
-		LOG_NOTICE,
-		"ismredird %s at %s: fabric %s, rings of %u kB, limit %llu MB, %llu MB per user, "
-		"a wake-up costs %u ns",
-		ISM_VERSION, o->socket, fabric_names(d, names, sizeof(names)),
-		ring_most(o) >> 10, (unsigned long long)o->limit_total >> 20,
-		(unsigned long long)o->limit_uid >> 20, d->host.page->wake_ns);
+	log_line(LOG_NOTICE,
+		 "ismredird %s at %s: fabric %s, rings of %u kB, limit %llu MB, %llu MB per user, "
+		 "a wake-up costs %u ns",
+		 ISM_VERSION, o->socket, fabric_names(d, names, sizeof(names)), ring_most(o) >> 10,
+		 (unsigned long long)o->limit_total >> 20, (unsigned long long)o->limit_uid >> 20,
+		 d->host.page->wake_ns);
 	sd_notify(0, "READY=1");
 	rc = d->relay ? relay_start(d->relay) : 0;
 	if (!rc)

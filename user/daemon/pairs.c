@@ -132,7 +132,8 @@ __u32 pairs_ring_size(const struct pairs *t, const struct account *a)
 {
 	static const __u32 size[] = { PAIRS_RING_MOST, PAIRS_RING_MOST / 2, PAIRS_RING_MOST / 4,
 				      PAIRS_RING_LEAST };
-	unsigned int mine = quarters(a->bytes, t->limit_uid), all = quarters(t->bytes, t->limit_total);
+	unsigned int mine = quarters(a->bytes, t->limit_uid),
+		     all = quarters(t->bytes, t->limit_total);
 	unsigned int step = mine > all ? mine : all;
 	__u64 left = t->limit_uid - a->bytes;
 
