@@ -24,7 +24,7 @@
 
 #include "ring.h"
 
-#define RING_SIZE    (4u << 20)
+#define RING_SIZE    (2u << 20)
 #define COPY_SIZE    (1u << 20)
 #define SPINS	     2000 /* pauses before the CPU is yielded */
 #define CLOCK_STRIDE 16

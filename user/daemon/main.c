@@ -70,7 +70,7 @@ static void print_help(void)
 	       "                       partner is of another kernel\n"
 	       "  --crowd N            of more ends at once those with small messages go back to TCP\n"
 	       "                       when the relay is always busy; 0: none (8)\n"
-	       "  --ring-size SIZE     of each direction, a power of two, 64k to 64M (4M, smaller when\n"
+	       "  --ring-size SIZE     of each direction, a power of two, 64k to 64M (2M, smaller when\n"
 	       "                       memory gets short; 1M to other kernels)\n"
 	       "  --limit-total SIZE   memory of all rings (a quarter of the host's)\n"
 	       "  --limit-uid SIZE     the same for one user (half of --limit-total)\n"

@@ -78,11 +78,11 @@ struct pair {
 };
 
 /*
- * Rings whose size nobody has chosen. A stream is quickest when its ring is several times as large as a
- * second-level cache: then the lines that a writer comes back to have left the reader's. Small traffic stays at
- * the start of a ring, so there size costs nothing but its share of the limits.
+ * Rings whose size nobody has chosen. A stream is quickest when its ring is larger than second-level caches
+ * are: then the lines that a writer comes back to have left the reader's. But each page of the first lap is a page
+ * fault, so it is not much larger. Small traffic stays at the start of a ring.
  */
-#define PAIRS_RING_MOST	 (4u << 20)
+#define PAIRS_RING_MOST	 (2u << 20)
 #define PAIRS_RING_LEAST (256u << 10)
 
 /**

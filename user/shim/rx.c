@@ -41,17 +41,24 @@ static int relay_has_to_know(const struct conn *c)
 }
 
 /*
- * A writer that is told of an empty ring goes back to its start, where the cache lines still are. In a
- * stream it had better not: the lines that it comes to then are those that the reader has just read.
+ * A writer that is told of an empty ring goes back to its start, which spares pages that it has not touched
+ * yet. A long stream has touched them all, and had better not go back: to the lines that the reader has just read.
  */
+#define LONG_LAPS 4
+
+static int is_due(const struct ism_slot *s)
+{
+	const struct ism_ring_rx *rx = &s->rx;
+
+	if (conn_streams(s) && s->rx_bytes / LONG_LAPS > rx->size)
+		return rx->head - rx->told >= rx->size / 4;
+	return ism_ring_rx_due(rx);
+}
+
 static void tell_consumed(struct conn *c)
 {
-	const struct ism_ring_rx *rx = &c->slot->rx;
-
-	if (conn_streams(c->slot) ? rx->head - rx->told < rx->size / 4 : !ism_ring_rx_due(rx)) {
-		if (!relay_has_to_know(c))
-			return;
-	}
+	if (!is_due(c->slot) && !relay_has_to_know(c))
+		return;
 	ism_ring_rx_publish(&c->slot->rx, c->peer);
 	conn_ring(c, ISM_WANT_SPACE);
 }
