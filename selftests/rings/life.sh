@@ -242,6 +242,35 @@ app_daemon-full()
 	stop_daemon
 }
 
+poured()
+{
+	grep -q poured "$DIR/pour.log"
+}
+
+# filled LENGTH - six ends are on rings, none of which is said to hold so much
+filled()
+{
+	ism -j conns port "$PORT" | jq -e "[.conns[] | select(.plane == \"direct\") | .ring_fill] |
+		length == 6 and max < $1" >/dev/null
+}
+
+# A reader tells of a quarter ring at once in a long stream; when it sleeps it has told of everything.
+app quiet-streams lifecycle python3
+app_quiet-streams()
+{
+	under_run
+	start_daemon
+	load --plane direct --port 7000-7009
+	serve sink "$PORT" "$PYTHON" "$RINGS/peers.py" sink "$PORT" || die "peers.py does not start"
+	spawn pour "$PYTHON" "$RINGS/peers.py" pour "$PORT" 3 100300000
+	within 60 poured || die "not sent: $(cat "$DIR/pour.log")"
+	within 5 filled 8192 || die "all was read, and conns says $(ism conns)"
+	[ "$(counter ring_bytes)" -gt 200000000 ] || die "$(counter ring_bytes) bytes through rings"
+	stop_programs
+	unload
+	stop_daemon
+}
+
 # One end is killed at a random moment: what the other one got is exact, and it sees the end.
 killed_once()
 {

@@ -6,6 +6,10 @@ peers.py thread|fork|prefork|selectors|inherit PORT
     level-triggered epoll; a new program for each connection that has it as stdin and stdout
 peers.py talk PORT CONNECTIONS BYTES
     so many at a time, in threads; every other one shuts its sending side and reads to the end
+peers.py sink PORT
+    reads and never answers, a thread for each connection
+peers.py pour PORT CONNECTIONS BYTES
+    sends that much on each, says so, and stays
 """
 
 import os
@@ -30,6 +34,14 @@ class Echo(socketserver.BaseRequestHandler):
 
     def handle(self):
         echo(self.request)
+
+
+class Sink(socketserver.BaseRequestHandler):
+    """One connection, whose bytes nobody wants."""
+
+    def handle(self):
+        while self.request.recv(1 << 16):
+            pass
 
 
 class Inherit(socketserver.BaseRequestHandler):
@@ -155,11 +167,23 @@ def talk(port, connections, size):
         sys.exit("\n".join(wrong))
 
 
+def pour(port, connections, size):
+    socks = [socket.create_connection((HOST, port), timeout=60) for _ in range(connections)]
+    for sock in socks:
+        left = size
+        while left:
+            left -= sock.send(bytes(min(left, 1 << 16)))
+    print("poured", flush=True)
+    threading.Event().wait()
+
+
 def main():
     kind, port = sys.argv[1], int(sys.argv[2])
     address = (HOST, port)
     if kind == "talk":
         talk(port, int(sys.argv[3]), int(sys.argv[4]))
+    elif kind == "pour":
+        pour(port, int(sys.argv[3]), int(sys.argv[4]))
     elif kind == "prefork":
         prefork(port)
     elif kind == "selectors":
@@ -169,6 +193,7 @@ def main():
             "thread": (ThreadServer, Echo),
             "fork": (ForkServer, Echo),
             "inherit": (ThreadServer, Inherit),
+            "sink": (ThreadServer, Sink),
         }[kind]
         server(address, handler).serve_forever()
 

@@ -423,14 +423,31 @@ static int arm(_Atomic uint32_t *mine, _Atomic uint64_t *armed, uint32_t *theirs
 	return 1;
 }
 
+/*
+ * A stream's reader that goes to sleep tells what it has left untold: that the ring is empty. No writer waits for
+ * it: who waits for a quarter of the ring was told when there was one.
+ */
+static void tell_idle(struct conn *c)
+{
+	struct ism_slot *s = c->slot;
+
+	if (likely(s->rx.told == s->rx.head) || ism_lock_take(&s->rx_lock))
+		return;
+	if (ism_ring_rx_due(&s->rx))
+		ism_ring_rx_publish(&s->rx, c->peer);
+	ism_lock_drop(&s->rx_lock);
+}
+
 void conn_arm(struct conn *c, int want)
 {
 	struct ism_slot *s = c->slot;
 
 	if (want & ISM_WANT_DATA &&
 	    arm(&s->want_data, &s->armed_word, &ism_dmb_rx(c->peer)->want_data,
-		conn_word(c, ISM_WANT_DATA), s))
+		conn_word(c, ISM_WANT_DATA), s)) {
+		tell_idle(c);
 		armed_data(c);
+	}
 	if (want & ISM_WANT_SPACE)
 		arm(&s->want_space, &s->armed_cons, &ism_dmb_tx(c->peer)->want_space,
 		    conn_word(c, ISM_WANT_SPACE), s);
