@@ -53,6 +53,15 @@ static uint64_t go(struct world *w, uint64_t us, unsigned int noise)
 	return w->bytes - from;
 }
 
+/* The setting that is settled on, @us after the world has become like that. */
+static unsigned int settled(struct world *w, const struct ism_tuning *what,
+			    const unsigned int *rate, uint64_t us, unsigned int noise)
+{
+	set(w, what, rate);
+	go(w, us, noise);
+	return w->t.level;
+}
+
 static const unsigned int rising[] = { 8000, 8900, 10000, 12500, 13400, 14500 };
 static const unsigned int falling[] = { 14500, 13400, 12500, 10000, 8900, 8000 };
 static const unsigned int peak[] = { 8000, 9000, 13000, 9000, 8000, 7000 };
@@ -69,9 +78,8 @@ Test(tune, finds_the_best_wherever_it_is)
 	for (int i = 0; i < 3; i++) {
 		struct world w = {};
 
-		set(&w, &ism_ring_away, c[i].rate);
-		go(&w, 100000, 2);
-		cr_expect_eq(w.t.level, c[i].best, "%d: %u", i, w.t.level);
+		cr_expect_eq(settled(&w, &ism_ring_away, c[i].rate, 100000, 2), c[i].best, "%d: %u",
+			     i, w.t.level);
 	}
 }
 
@@ -79,33 +87,24 @@ Test(tune, stays_where_nothing_makes_a_difference)
 {
 	struct world w = {};
 
-	set(&w, &ism_ring_away, flat);
-	go(&w, 500000, 1);
-	cr_expect_eq(w.t.level, ism_ring_away.first);
+	cr_expect_eq(settled(&w, &ism_ring_away, flat, 500000, 1), ism_ring_away.first);
 }
 
 Test(tune, goes_back_to_the_lower_one_when_that_is_as_good)
 {
 	struct world w = { .lap = 1 << 20 };
 
-	set(&w, &ism_ring_bypass, second);
-	go(&w, 300000, 2);
-	cr_assert_eq(w.t.level, 1);
-	set(&w, &ism_ring_bypass, flat);
-	go(&w, 2000000, 1);
-	cr_expect_eq(w.t.level, 0);
+	cr_assert_eq(settled(&w, &ism_ring_bypass, second, 300000, 2), 1);
+	cr_expect_eq(settled(&w, &ism_ring_bypass, flat, 2000000, 1), 0);
 }
 
 Test(tune, follows_when_things_change)
 {
 	struct world w = { .lap = 1 << 20 };
 
-	set(&w, &ism_ring_bypass, first);
-	for (int i = 0; i < 6; i++) {
-		set(&w, &ism_ring_bypass, i & 1 ? second : first);
-		go(&w, 1000000, 3);
-		cr_expect_eq(w.t.level, i & 1u, "change %d", i);
-	}
+	for (int i = 0; i < 6; i++)
+		cr_expect_eq(settled(&w, &ism_ring_bypass, i & 1 ? second : first, 1000000, 3),
+			     i & 1u, "change %d", i);
 }
 
 /* Long after the last change trials are rare, but a rate that is another one is a reason. */
@@ -113,25 +112,18 @@ Test(tune, sees_that_things_have_changed)
 {
 	struct world w = { .lap = 1 << 20 };
 
-	set(&w, &ism_ring_bypass, first);
-	go(&w, 10000000, 2);
-	cr_assert_eq(w.t.level, 0);
-	set(&w, &ism_ring_bypass, second);
-	go(&w, 300000, 2);
-	cr_expect_eq(w.t.level, 1);
+	cr_assert_eq(settled(&w, &ism_ring_bypass, first, 10000000, 2), 0);
+	cr_expect_eq(settled(&w, &ism_ring_bypass, second, 300000, 2), 1);
 }
 
 /* What was in the caches, or kept from them, stays so for some laps. */
 Test(tune, waits_until_a_setting_shows)
 {
+	static const unsigned int third[] = { 30000, 15000 };
 	struct world w = { .lap = 4 << 20, .lag = 40 << 20 };
 
-	set(&w, &ism_ring_bypass, second);
-	go(&w, 500000, 2);
-	cr_assert_eq(w.t.level, 1);
-	set(&w, &ism_ring_bypass, (const unsigned int[]){ 30000, 15000 });
-	go(&w, 3000000, 2);
-	cr_expect_eq(w.t.level, 0);
+	cr_assert_eq(settled(&w, &ism_ring_bypass, second, 500000, 2), 1);
+	cr_expect_eq(settled(&w, &ism_ring_bypass, third, 3000000, 2), 0);
 }
 
 /* Bytes, not time: of what the best setting would have moved nearly all are. */

@@ -158,12 +158,17 @@ static inline void ism_ring_rx_advance(struct ism_ring_rx *rx, size_t n)
 	rx->head += n;
 }
 
+/** ism_ring_rx_quarter() - has a quarter of the ring been read that the writer was not told of? */
+static inline int ism_ring_rx_quarter(const struct ism_ring_rx *rx)
+{
+	return rx->head - rx->told >= rx->size / 4;
+}
+
 /** ism_ring_rx_due() - is it time to tell the writer the cursor? (a quarter ring, or idle) */
 static inline int ism_ring_rx_due(const struct ism_ring_rx *rx)
 {
-	__u64 untold = rx->head - rx->told;
-
-	return untold >= rx->size / 4 || (rx->head == rx->tail && untold >= ISM_RING_TELL);
+	return ism_ring_rx_quarter(rx) ||
+	       (rx->head == rx->tail && rx->head - rx->told >= ISM_RING_TELL);
 }
 
 /** ism_ring_rx_publish() - tell the writer the cursor; @peer: the partner's DMB */

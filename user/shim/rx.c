@@ -51,7 +51,7 @@ static int is_due(const struct ism_slot *s)
 	const struct ism_ring_rx *rx = &s->rx;
 
 	if (conn_streams(s) && s->rx_bytes / LONG_LAPS > rx->size)
-		return rx->head - rx->told >= rx->size / 4;
+		return ism_ring_rx_quarter(rx);
 	return ism_ring_rx_due(rx);
 }
 
