@@ -221,6 +221,29 @@ app_daemon-dies-asked()
 	stop_daemon
 }
 
+# While it stands still it has the sockets of those that asked: closing and passing them on does what TCP's does.
+app daemon-holds-sockets lifecycle python3
+app_daemon-holds-sockets()
+{
+	local asked refused
+
+	under_run
+	start_daemon
+	load --plane direct --port 7000-7009
+	start asked "$PYTHON" "$RINGS/asked.py" "$PORT" "$DIR/cue"
+	within 20 [ -e "$DIR/cue" ] || die "it does not start: $(cat "$DIR/asked.log")"
+	within 10 dmbs 2 2 || die "no rings at first: $(ism conns)"
+	asked=$(counter attaches) refused=$(counter refused)
+	kill -STOP "$DAEMON_PID"
+	rm "$DIR/cue"
+	ended "$PID" "asked.py"
+	kill -CONT "$DAEMON_PID"
+	within 10 dmbs 0 0 || die "DMBs stay: $(ism -j dmbs)"
+	[ $(($(counter attaches) - asked + $(counter refused) - refused)) -ge 1 ] || die "nobody had asked"
+	unload
+	stop_daemon
+}
+
 # Its limits are reached: some have rings, the others TCP, all are right.
 app daemon-full lifecycle python3
 app_daemon-full()

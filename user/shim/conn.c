@@ -284,7 +284,8 @@ static void end_asked(struct conn *c, int fd)
 	static const struct sockaddr nobody = { .sa_family = AF_UNSPEC };
 	int unread = 0;
 
-	if (conn_attached(c) || !atomic_load(&c->asked) || atomic_load(&c->slot->procs) != 1)
+	if (conn_attached(c) || !atomic_load(&c->asked) || atomic_load(&c->slot->procs) != 1 ||
+	    atomic_load(&c->slot->lent))
 		return;
 	if (lingers_zero(fd) || (!real.ioctl(fd, FIONREAD, &unread) && unread))
 		real.connect(fd, &nobody, sizeof(nobody)); /* RST */
@@ -741,7 +742,11 @@ static void end(struct conn *c, int fd, ssize_t n, _Atomic uint32_t *inside)
 		/* of threads at once one may get lost: then rings are asked for a little later */
 		atomic_store_explicit(&s->bytes, s->bytes + n, memory_order_relaxed);
 	}
-	if (atomic_load(&s->state) == ISM_SLOT_PLAIN && !conn_attached(c) &&
+	/*
+	 * As long as ismredird may have the socket, close() ends less than the application thinks: an epoll set
+	 * would go on reporting it, and the partner not see an end. So what was asked for is not forgotten.
+	 */
+	if (atomic_load(&s->state) == ISM_SLOT_PLAIN && !s->token && !conn_attached(c) &&
 	    !atomic_load(&c->closing))
 		conn_plain(c);
 }

@@ -51,6 +51,11 @@ static void fd_is_new(int fd)
 	ism_fd_set(fd, ISM_FD_NONE, NULL);
 }
 
+static int lends(uint32_t reason)
+{
+	return reason == ISM_R_FD_PASSED || reason == ISM_R_SPAWN || reason == ISM_R_EXEC;
+}
+
 int ism_fd_leave(int fd, uint32_t reason, int forget)
 {
 	ism_fd_t e = ism_fd_get(fd);
@@ -63,6 +68,8 @@ int ism_fd_leave(int fd, uint32_t reason, int forget)
 	if (likely(!c))
 		return 0;
 	rc = conn_demote(c, fd, reason);
+	if (!rc && lends(reason))
+		atomic_store(&c->slot->lent, 1);
 	if (!rc && forget && !atomic_load(&c->closing))
 		conn_plain(c);
 	conn_done(c);

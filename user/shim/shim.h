@@ -111,6 +111,8 @@ struct ism_slot {
 	uint32_t put_off; /* how often rings were asked for in vain: see until_then() */
 	_Atomic uint32_t nonblock; /* O_NONBLOCK of the open file description */
 	_Atomic uint32_t shut; /* 1: SHUT_RD done, 2: SHUT_WR done */
+	_Atomic uint32_t
+		lent; /* programs without us may have the socket, too: closing it ends nothing */
 	_Atomic uint64_t rcvtimeo; /* ns, 0: none */
 	_Atomic uint64_t sndtimeo;
 	_Atomic uint32_t rcvlowat;

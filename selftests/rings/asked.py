@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+"""Connections that ismredird was asked about, and that are then to stay TCP and be closed, while it stands still.
+
+asked.py PORT CUE
+
+Makes the file CUE when it has met ismredird, and goes on when that is gone. The requests lie unread in the daemon's
+queue then, and each has the socket with it.
+"""
+
+import os
+import select
+import socket
+import sys
+import time
+
+
+SO_TIMESTAMP = 29  # asm-generic/socket.h
+
+
+def talk(a, b, rounds, nap=0.0):
+    for _ in range(rounds):
+        for one, other in ((a, b), (b, a)):
+            one.sendall(b"x")
+            assert other.recv(1) == b"x"
+        time.sleep(nap)
+
+
+def pair(listener):
+    a = socket.create_connection(listener.getsockname())
+    b = listener.accept()[0]
+    for sock in (a, b):
+        sock.settimeout(10)
+    return a, b
+
+
+def ends_and_is_forgotten(listener):
+    """What TCP does: the partner sees the end, and no set reports a socket that was closed."""
+    ep = select.epoll()
+    a, b = pair(listener)
+    talk(a, b, 40)
+    b.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMP, 1)
+    talk(a, b, 2)
+    ep.register(b, select.EPOLLIN)
+    b.close()
+    assert a.recv(1) == b"", "bytes that nobody sent"
+    a.close()
+    events = ep.poll(0.3)
+    assert not events, f"a closed socket is reported: {events}"
+
+
+def lives_on_elsewhere(listener):
+    """Passed on and closed here: the connection is the other one's."""
+    left, right = socket.socketpair(socket.AF_UNIX)
+    a, b = pair(listener)
+    talk(a, b, 40)
+    socket.send_fds(left, [b"x"], [b.fileno()])
+    b.close()
+    fds = socket.recv_fds(right, 1, 1)[1]
+    b = socket.socket(fileno=fds[0])
+    b.settimeout(10)
+    talk(a, b, 2)
+
+
+def main():
+    port, cue = int(sys.argv[1]), sys.argv[2]
+    listener = socket.create_server(("127.0.0.1", port))
+    first = pair(listener)
+    talk(*first, 200, 0.002)
+    with open(cue, "w", encoding="utf-8"):
+        pass
+    while os.path.exists(cue):
+        time.sleep(0.01)
+    ends_and_is_forgotten(listener)
+    lives_on_elsewhere(listener)
+
+
+main()
