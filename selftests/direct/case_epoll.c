@@ -22,6 +22,16 @@ static int change(int ep, int fd, uint32_t events)
 	return epoll_ctl(ep, EPOLL_CTL_MOD, fd, &ev);
 }
 
+/* The server's part of most: bytes when the client asks for them, @ms later. */
+static void feed(struct end *e, int rounds, int ms)
+{
+	for (int i = 0; i < rounds; i++) {
+		hear(e);
+		nap(ms);
+		put(e, 100);
+	}
+}
+
 /* The events that @ep reports for @fd and nobody else, 0 for none. */
 static uint32_t reported(int ep, int fd, int ms)
 {
@@ -158,10 +168,7 @@ static void members(struct end *e)
 	int ep = epoll_create1(0), other, fd = e->fd;
 
 	if (e->server) {
-		for (int i = 0; i < 3; i++) {
-			hear(e);
-			put(e, 100);
-		}
+		feed(e, 3, 0);
 		meet(e);
 		return;
 	}
@@ -199,10 +206,7 @@ static void two_sets(struct end *e)
 	int a = epoll_create1(0), b = epoll_create1(0);
 
 	if (e->server) {
-		for (int i = 0; i < 2; i++) {
-			hear(e);
-			put(e, 100);
-		}
+		feed(e, 2, 0);
 		meet(e);
 		chat(e);
 		return;
@@ -232,11 +236,7 @@ static void nested(struct end *e)
 	fd_set set;
 
 	if (e->server) {
-		for (int i = 0; i < 4; i++) {
-			hear(e);
-			nap(30);
-			put(e, 100);
-		}
+		feed(e, 4, 30);
 		meet(e);
 		return;
 	}
@@ -264,6 +264,40 @@ static void nested(struct end *e)
 		IS(polled(out, POLLIN, 0), 0);
 		IS(reported(in, e->fd, 0), 0);
 	}
+	meet(e);
+}
+
+/* Whatever woke a sleeper before, bytes that were read make no set ready, seen from outside. */
+static void nested_later(struct end *e)
+{
+	int before = epoll_create1(0), in = epoll_create1(0), mid = epoll_create1(0),
+	    out = epoll_create1(0);
+	struct timeval none = {};
+	fd_set set;
+
+	if (e->server) {
+		feed(e, 2, 30);
+		meet(e);
+		return;
+	}
+	IS(add(before, e->fd, EPOLLIN), 0);
+	tell(e, 0);
+	IS(reported(before, e->fd, 10000), EPOLLIN);
+	get(e, 100);
+	IS(add(in, e->fd, EPOLLIN), 0);
+	IS(polled(in, POLLIN, 0), 0);
+	IS(add(mid, in, EPOLLIN), 0);
+	FD_ZERO(&set);
+	FD_SET(mid, &set);
+	IS(select(mid + 1, &set, NULL, NULL, &none), 0);
+	IS(add(out, mid, EPOLLIN), 0);
+	IS(reported(out, mid, 0), 0);
+	IS(reported(out, mid, 50), 0);
+	tell(e, 0);
+	IS(reported(out, mid, 10000), EPOLLIN);
+	get(e, 100);
+	IS(reported(out, mid, 0), 0);
+	IS(reported(before, e->fd, 0), 0);
 	meet(e);
 }
 
@@ -296,10 +330,7 @@ static void shared_set(struct end *e)
 	pid_t pid;
 
 	if (e->server) {
-		for (int i = 0; i < 2; i++) {
-			hear(e);
-			put(e, 100);
-		}
+		feed(e, 2, 0);
 		meet(e);
 		return;
 	}
@@ -809,6 +840,7 @@ const struct test tests_epoll[] = {
 	{ "epoll_out_full", out_full, NULL, 0, 0 },
 	{ "epoll_members", members, NULL, 0, 0 },
 	{ "epoll_two_sets", two_sets, NULL, 0, 0 },
+	{ "epoll_nested_later", nested_later, NULL, 0, 0 },
 	{ "epoll_nested", nested, NULL, 0, 0 },
 	{ "epoll_exclusive", exclusive, NULL, 0, 0 },
 	{ "epoll_fork", shared_set, NULL, 0, 0 },

@@ -442,13 +442,57 @@ static int collect(struct wait *w, int k)
 	return scan(w, n);
 }
 
+/* The inner set that a report of the kernel is about, held; NULL: it is about something else. */
+static struct ism_ep *reported_set(struct ism_ep *ep, uint64_t mark, int *fd)
+{
+	struct ism_ep_item *it = NULL;
+	struct ism_ep *inner = NULL;
+
+	if (EP_MARKER(mark) != ep->marker || mark & EP_BELL || ism_lock_take(&ep->lock))
+		return NULL;
+	it = ep_item_of(ep, mark);
+	/* a one-shot is used up: the kernel is believed */
+	if (it && it->inner && !(it->events & EPOLLONESHOT)) {
+		inner = it->inner;
+		*fd = it->fd;
+		atomic_fetch_add(&inner->users, 1);
+	}
+	ism_lock_drop(&ep->lock);
+	return inner;
+}
+
+/* Of @k reports of the kernel: how many are left without inner sets that only a bell has rung in. */
+static int drop_hollow(struct wait *w, int k)
+{
+	struct ism_ep *inner;
+	int n = 0, fd = -1, hollow;
+
+	for (int i = 0; i < k; i++) {
+		inner = reported_set(w->ep, w->evs[i].data.u64, &fd);
+		hollow = inner && epoll_is_hollow(inner, fd);
+		if (inner)
+			ep_put(inner);
+		if (!hollow)
+			w->evs[n++] = w->evs[i];
+	}
+	return n;
+}
+
+/* ep->lock held, but perhaps not all the time. */
 static int ask_kernel(struct wait *w, int max)
 {
+	struct ism_ep *ep = w->ep;
 	int k = real.epoll_wait(w->epfd, w->evs, max, 0);
 
-	w->ep->skipped = 0;
-	w->ep->looked = ism_ticks();
-	return k < 0 ? -errno : k;
+	ep->skipped = 0;
+	ep->looked = ism_ticks();
+	if (likely(k <= 0 || ep_link_empty(&ep->nests)))
+		return k < 0 ? -errno : k;
+	ism_lock_drop(&ep->lock);
+	k = drop_hollow(w, k);
+	while (ism_lock_take(&ep->lock))
+		ism_pause();
+	return k;
 }
 
 static int looked_within(const struct ism_ep *ep, uint64_t ns)
@@ -771,6 +815,10 @@ static int doze(struct wait *w)
 	if (still_nothing(ep)) {
 		ism_lock_drop(&ep->lock);
 		k = cancellable_wait(w, cut ? slice : ns);
+		if (k > 0 && unlikely(!ep_link_empty(&ep->nests))) {
+			k = drop_hollow(w, k);
+			cut = 0; /* woken, so nothing was forgotten */
+		}
 	} else {
 		ism_lock_drop(&ep->lock);
 		cut = 0; /* nobody slept, so nothing was forgotten */

@@ -175,4 +175,12 @@ uint64_t ep_is_ready(struct ism_ep *ep, int depth);
 void ep_arm_all(struct ism_ep *ep, int depth);
 void ep_disarm_all(struct ism_ep *ep, int depth);
 
+/* epoll_hollow.c */
+
+/**
+ * epoll_is_hollow() - the kernel calls the set @epfd ready: is that nothing but bells that we know of? They are
+ * taken then, so that the kernel sees it, too. No lock held.
+ */
+int epoll_is_hollow(struct ism_ep *ep, int epfd);
+
 #endif

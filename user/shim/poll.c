@@ -267,6 +267,8 @@ static int merge(struct set *s, int asked)
 
 		if (o->ring)
 			p->revents = filter(o, (unsigned short)p->revents);
+		else if (o->ep && p->revents && !o->ready && epoll_is_hollow(o->ep, p->fd))
+			p->revents = 0;
 		p->revents |= o->ready;
 	}
 	for (uint32_t i = 0; i < s->n; i++)
@@ -399,12 +401,9 @@ static void disarm(struct ours *o)
 {
 	struct conn *c = o->c;
 	struct ism_slot *slot = c->slot;
-	uint64_t n = 1;
 
-	if (o->rang && real.read(c->own_bell, &n, sizeof(n)) == sizeof(n)) {
-		conn_heard_bell(c);
-		epoll_conn_rung(c);
-	}
+	if (o->rang)
+		conn_take_bell(c);
 	if (o->armed & ISM_WANT_DATA)
 		atomic_fetch_sub(&slot->rx_waiters, 1);
 	if (o->armed & ISM_WANT_SPACE)
@@ -412,15 +411,7 @@ static void disarm(struct ours *o)
 	conn_disarm(c, o->armed);
 	o->armed = 0;
 	ism_sleep_fence();
-	if (atomic_load(&slot->rx_waiters))
-		conn_arm(c, ISM_WANT_DATA);
-	if (atomic_load(&slot->tx_waiters))
-		conn_arm(c, ISM_WANT_SPACE);
-	ism_sleep_fence();
-	n = 1;
-	if ((atomic_load(&slot->rx_waiters) && io_may_have(c, ISM_WANT_DATA)) ||
-	    (atomic_load(&slot->tx_waiters) && io_may_have(c, ISM_WANT_SPACE)))
-		real.write(c->own_bell, &n, sizeof(n));
+	conn_pass_bell(c);
 }
 
 static void disarm_all(struct set *s)

@@ -489,6 +489,10 @@ void ism_barrier_init(void);
 int ism_barrier_works(void);
 /** conn_heard_bell() - own_bell was reported: what was armed is used up, whatever the words say */
 void conn_heard_bell(struct conn *c);
+/** conn_take_bell() - empty own_bell, and tell the epoll sets; no lock held. 0: it had not rung */
+int conn_take_bell(struct conn *c);
+/** conn_pass_bell() - somebody else may count on what was taken: arm, and ring if there is something */
+void conn_pass_bell(struct conn *c);
 /** conn_ring() - the partner sleeps for what we have just published? then wake it. Fence inside. */
 void conn_ring(struct conn *c, int what);
 

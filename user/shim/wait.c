@@ -563,15 +563,10 @@ void conn_ring(struct conn *c, int what)
  * meant for another one that is about to sleep, and what that one armed is used up. So arm for those
  * that are left, and ring again if there is something for them. The caller does not count any more.
  */
-static void drain_bell(struct conn *c)
+void conn_pass_bell(struct conn *c)
 {
 	struct ism_slot *s = c->slot;
-	uint64_t n;
 
-	if (real.read(c->own_bell, &n, sizeof(n)) != sizeof(n))
-		return;
-	conn_heard_bell(c);
-	epoll_conn_rung(c);
 	if (atomic_load(&s->rx_waiters))
 		conn_arm(c, ISM_WANT_DATA);
 	if (atomic_load(&s->tx_waiters))
@@ -580,6 +575,17 @@ static void drain_bell(struct conn *c)
 	if ((atomic_load(&s->rx_waiters) && io_may_have(c, ISM_WANT_DATA)) ||
 	    (atomic_load(&s->tx_waiters) && io_may_have(c, ISM_WANT_SPACE)))
 		wake_own(c);
+}
+
+int conn_take_bell(struct conn *c)
+{
+	uint64_t n;
+
+	if (real.read(c->own_bell, &n, sizeof(n)) != sizeof(n))
+		return 0;
+	conn_heard_bell(c);
+	epoll_conn_rung(c);
+	return 1;
 }
 
 /*
@@ -709,8 +715,8 @@ int conn_wait(struct conn *c, int fd, int want, uint64_t deadline)
 	rc = sleep_armed(c, fd, want, deadline, intr, &rang);
 	atomic_fetch_sub(waiters, 1);
 	conn_disarm(c, want);
-	if (rang)
-		drain_bell(c);
+	if (rang && conn_take_bell(c))
+		conn_pass_bell(c);
 	ism_spin_end(&spin, 0);
 	return rc;
 }
