@@ -169,14 +169,6 @@ static __always_inline __u64 ism_sk_cookie(const struct sock *sk)
 	return KREAD(struct sock, sk, __sk_common.skc_cookie.counter);
 }
 
-/* Key in conns of the record of the socket with that cookie, 0 if it has none. */
-static __always_inline __u64 ism_token_of(__u64 cookie)
-{
-	__u64 *token = bpf_map_lookup_elem(&tokens, &cookie);
-
-	return token ? *token : 0;
-}
-
 /* Is it @task's process that said this? After exec() by a thread it has the leader's place and start. */
 static __always_inline int ism_is_proc(const struct ism_proc *p, const struct task_struct *task)
 {

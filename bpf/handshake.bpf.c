@@ -11,22 +11,20 @@
 #include "relay_end.bpf.h"
 #include "waiters.bpf.h"
 #include <ismredir/option.h>
-#include <ismredir/siphash.h>
 
-#define ISM_SOL_TCP	   6
-#define ISM_TCP_SAVE_SYN   27
-#define ISM_TCP_BPF_SYN_IP 1006
-#define ISM_TCPHDR_SYN	   0x02
-#define ISM_TCPHDR_ACK	   0x10
-#define ISM_RTN_LOCAL	   2 /* linux/rtnetlink.h */
-#define ISM_RTF_GATEWAY	   0x0002 /* linux/route.h */
-#define ISM_EBUSY	   16
-#define ISM_E2BIG	   7
-#define ISM_ENOSPC	   28
+#define ISM_SOL_TCP	 6
+#define ISM_TCP_SAVE_SYN 27
+#define ISM_TCPHDR_SYN	 0x02
+#define ISM_TCPHDR_ACK	 0x10
+#define ISM_RTN_LOCAL	 2 /* linux/rtnetlink.h */
+#define ISM_RTF_GATEWAY	 0x0002 /* linux/route.h */
+#define ISM_EBUSY	 16
+#define ISM_E2BIG	 7
+#define ISM_ENOSPC	 28
 
 #define ISM_CB_LISTEN (BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG | BPF_SOCK_OPS_STATE_CB_FLAG)
 
-/* Secret of this load; the loader fills it from getrandom() and libbpf freezes .rodata. */
+/* ctl.key; libbpf freezes .rodata. A replace keeps it, as there are records that go by it. */
 const volatile __u64 sip_key[2];
 
 /* ---------------------------------------------------------------- small pieces */
@@ -63,22 +61,30 @@ static __always_inline struct ism_sk *own_storage(struct bpf_sock_ops *skops, __
 
 static __always_inline struct ism_conn *own_conn(struct bpf_sock_ops *skops, __u64 *token)
 {
+	struct tcp_sock *tp = full_sock(skops);
+
+	return tp ? ism_conn_of(tp, bpf_get_socket_cookie(skops), token) : 0;
+}
+
+/* Where it can only be an active end. */
+static __always_inline struct ism_conn *own_active(struct bpf_sock_ops *skops, __u64 *token)
+{
+	struct tcp_sock *tp = full_sock(skops);
+
+	return tp ? ism_active_conn(tp, bpf_get_socket_cookie(skops), token) : 0;
+}
+
+/* Where it is in the sockhash. */
+static __always_inline struct ism_conn *own_enrolled(struct bpf_sock_ops *skops, __u64 *token)
+{
 	*token = skops->sk ? ism_token_of(bpf_get_socket_cookie(skops)) : 0;
 	return *token ? bpf_map_lookup_elem(&conns, token) : 0;
 }
 
-/* A new record, and the way from the socket to it. 0, or why not. */
-static __always_inline __u32 add_conn(const struct ism_conn *rec, __u64 token)
+/* The way from the socket to its record. 0, or why not. */
+static __always_inline __u32 add_token(__u64 cookie, __u64 token)
 {
-	__u64 cookie = rec->cookie;
-
-	if (bpf_map_update_elem(&conns, &token, rec, BPF_NOEXIST))
-		return ISM_R_MAP_FULL;
-	if (bpf_map_update_elem(&tokens, &cookie, &token, BPF_ANY)) {
-		bpf_map_delete_elem(&conns, &token);
-		return ISM_R_MAP_FULL;
-	}
-	return 0;
+	return bpf_map_update_elem(&tokens, &cookie, &token, BPF_ANY) ? ISM_R_MAP_FULL : 0;
 }
 
 static __always_inline int is_v4(const struct bpf_sock_ops *skops)
@@ -141,43 +147,33 @@ static __always_inline __u16 remote_port(const struct bpf_sock_ops *skops)
 
 /* ---------------------------------------------------------------- tokens */
 
-static __always_inline __u64 never_zero(__u64 token)
-{
-	return token ? token : 1;
-}
-
-/* The active end's token: secret, and another one for each connect() of a socket. */
-static __always_inline __u64 active_token(const struct ism_conn *rec)
-{
-	return never_zero(
-		ism_siphash3(sip_key[0], sip_key[1], rec->cookie, rec->netns, rec->born_ns));
-}
-
 /*
  * The passive end's token. While the SYN-ACK is written there is no socket yet (skops->sk is NULL
  * beside a request_sock), so it must be computable again at ESTABLISHED: from the offered token and
- * the ports and sequence number of the SYN. Somebody who replays a token that he saw still sends
+ * the ports and sequence number @seq of the SYN. Somebody who replays a token that he saw still sends
  * another SYN and so gets another answer, which the token's owner does not name.
  */
-static __always_inline __u64 passive_token(__u64 offered, const __u8 *syn, __u64 netns)
+static __always_inline __u64 passive_token(struct bpf_sock_ops *skops, __u64 offered, __u32 seq)
 {
-	__u64 w;
+	__u64 syn = bpf_htons(remote_port(skops)) | (__u64)bpf_htons(skops->local_port) << 16 |
+		    (__u64)bpf_htonl(seq) << 32;
 
-	if (syn[0] >> 4 == 6)
-		__builtin_memcpy(&w, syn + 40, 8);
-	else
-		__builtin_memcpy(&w, syn + 20, 8);
-	return never_zero(ism_siphash3(sip_key[0], sip_key[1], offered, w, ~netns));
+	return ism_sip(offered, syn, ~bpf_get_netns_cookie(skops));
 }
 
-#define SYN_HEAD 48 /* an IPv6 header and the first 8 bytes of TCP */
-
-/* IP and TCP header of the SYN; -ENOSPC says only that there was more than we want. */
-static __always_inline int load_syn_head(struct bpf_sock_ops *skops, __u8 *syn)
+/*
+ * The sequence number of the SYN that a SYN-ACK replies to; what that acknowledges is more with fast open. 0, or -1.
+ * -ENOSPC says only that there was more than we want.
+ */
+static __always_inline int syn_seq(struct bpf_sock_ops *skops, __u32 *seq)
 {
-	int rc = bpf_getsockopt(skops, ISM_SOL_TCP, ISM_TCP_BPF_SYN_IP, syn, SYN_HEAD);
+	__be32 head[2] = {}; /* ports, sequence number: RFC 9293, 3.1 */
+	int rc = bpf_getsockopt(skops, ISM_SOL_TCP, TCP_BPF_SYN, head, sizeof(head));
 
-	return rc > 0 || rc == -ISM_ENOSPC ? 0 : -1;
+	if (rc < 0 && rc != -ISM_ENOSPC)
+		return -1;
+	*seq = bpf_ntohl(head[1]);
+	return 0;
 }
 
 /* ---------------------------------------------------------------- reading options */
@@ -213,10 +209,12 @@ static __always_inline int has_smc_option(struct bpf_sock_ops *skops, __u64 flag
 	return bpf_load_hdr_opt(skops, buf, sizeof(buf), flags) > 0;
 }
 
+/* Times to a tick will do here: reading the clock itself is a good part of what these functions cost. */
 static __always_inline void note_peer(struct bpf_sock_ops *skops, __u32 flag)
 {
 	struct ism_peer_key key = { .netns = bpf_get_netns_cookie(skops) };
-	struct ism_peer fresh = { .last_ns = bpf_ktime_get_ns(), .count = 1, .flags = flag }, *p;
+	struct ism_peer fresh = { .last_ns = bpf_ktime_get_coarse_ns(), .count = 1, .flags = flag };
+	struct ism_peer *p;
 
 	get_raddr(skops, key.addr, 1);
 	p = bpf_map_lookup_elem(&peers, &key);
@@ -255,14 +253,14 @@ static __always_inline int is_negative(struct bpf_sock_ops *skops, struct ism_ct
 
 	neg_key(skops, &key);
 	n = bpf_map_lookup_elem(&negative, &key);
-	return n && n->epoch == c->epoch && bpf_ktime_get_ns() < n->until_ns;
+	return n && n->epoch == c->epoch && bpf_ktime_get_coarse_ns() < n->until_ns;
 }
 
 static __always_inline void set_negative(struct bpf_sock_ops *skops, struct ism_ctl *c,
 					 __u32 reason)
 {
 	struct ism_neg_key key;
-	struct ism_neg n = { .until_ns = bpf_ktime_get_ns() + c->neg_ttl_ns,
+	struct ism_neg n = { .until_ns = bpf_ktime_get_coarse_ns() + c->neg_ttl_ns,
 			     .epoch = c->epoch,
 			     .reason = reason };
 
@@ -297,7 +295,7 @@ static __always_inline void fill_conn(struct bpf_sock_ops *skops, struct ism_con
 	c->netns = bpf_get_netns_cookie(skops);
 	c->cgroup = ism_sk_cgroup_id(sk);
 	c->sk = (__u64)tp;
-	c->born_ns = bpf_ktime_get_ns();
+	c->born_ns = bpf_ktime_get_coarse_ns();
 	c->family = is_v4(skops) ? ISM_AF_INET : ISM_AF_INET6;
 	c->lport = skops->local_port;
 	c->rport = remote_port(skops);
@@ -401,7 +399,7 @@ static __noinline int add_active(struct bpf_sock_ops *skops, int plane)
 	struct ism_ctl *c = ism_ctl();
 	struct tcp_sock *tp = full_sock(skops);
 	struct ism_sk *st = own_storage(skops, 0);
-	__u32 reason;
+	__u64 token;
 
 	if (!tp || !c)
 		return 0;
@@ -416,9 +414,10 @@ static __noinline int add_active(struct bpf_sock_ops *skops, int plane)
 		rec.offered = remote_caps(c, rec.caps, rec.uid, plane);
 		rec.fabric = rec.offered ? c->fabrics[0] : 0;
 	}
-	reason = add_conn(&rec, active_token(&rec));
-	if (reason)
-		ism_count_reason(reason);
+	/* tcp_connect_init() makes it the first that is not acknowledged: ism_first_seq() */
+	token = ism_active_token(rec.cookie, KREAD(struct tcp_sock, tp, write_seq));
+	if (bpf_map_update_elem(&conns, &token, &rec, BPF_NOEXIST))
+		ism_count_reason(ISM_R_MAP_FULL);
 	else
 		add_flags(skops,
 			  rec.flags & ISM_CONN_PINNED ? BPF_SOCK_OPS_STATE_CB_FLAG : ISM_CB_LISTEN);
@@ -440,41 +439,41 @@ static __always_inline void on_connect(struct bpf_sock_ops *skops)
 		add_active(skops, plane);
 }
 
+/* Only who made a record has asked to be called. */
 static __always_inline void reserve_offer(struct bpf_sock_ops *skops)
 {
+	int again = !!skops->total_retrans;
+	struct ism_conn *rec;
 	__u64 token;
-	struct ism_conn *rec = own_conn(skops, &token);
 
-	if (!rec)
+	if (!again && !bpf_reserve_hdr_opt(skops, ISM_OPT_LEN, 0))
 		return;
-	if (skops->total_retrans) {
-		rec->reason = ISM_R_SYN_RETRANS;
-		return;
-	}
-	if (bpf_reserve_hdr_opt(skops, ISM_OPT_LEN, 0)) {
-		rec->reason = ISM_R_NO_ROOM;
-		return;
-	}
-	ism_set(rec, ISM_CONN_OFFERED);
+	rec = own_active(skops, &token);
+	if (rec)
+		rec->reason = again ? ISM_R_SYN_RETRANS : ISM_R_NO_ROOM;
 }
 
 static __always_inline void write_offer(struct bpf_sock_ops *skops)
 {
 	struct ism_option opt = { .role = ISM_ROLE_OFFER };
 	__u8 buf[ISM_OPT_LEN];
-	struct ism_conn *rec = own_conn(skops, &opt.token);
+	struct ism_conn *rec;
 
-	if (!rec || !(rec->flags & ISM_CONN_OFFERED) || skops->total_retrans)
+	if (skops->total_retrans)
+		return;
+	rec = own_active(skops, &opt.token);
+	/* Without room of our own this is somebody else's. */
+	if (!rec || rec->reason == ISM_R_NO_ROOM)
 		return;
 	/* A partner of this kernel looks into the record. */
 	opt.fabric = rec->fabric;
 	opt.caps = opt.fabric ? rec->offered : rec->caps;
 	ism_option_encode(buf, &opt);
 	if (bpf_store_hdr_opt(skops, buf, sizeof(buf), 0)) {
-		ism_clear(rec, ISM_CONN_OFFERED);
 		rec->reason = ISM_R_NO_ROOM;
 		return;
 	}
+	ism_set(rec, ISM_CONN_OFFERED);
 	ism_count(offers, 1);
 }
 
@@ -482,7 +481,16 @@ static __always_inline void write_offer(struct bpf_sock_ops *skops)
 
 static __always_inline void enrol(struct bpf_sock_ops *skops, struct ism_conn *rec, __u64 token)
 {
-	int err = bpf_sock_hash_update(skops, &socks, &token, BPF_NOEXIST);
+	__u64 cookie = rec->cookie;
+	int err;
+
+	/* a passive end's is there */
+	if (rec->role == ISM_ACTIVE && add_token(cookie, token)) {
+		rec->reason = ISM_R_MAP_FULL;
+		ism_count_reason(rec->reason);
+		return;
+	}
+	err = bpf_sock_hash_update(skops, &socks, &token, BPF_NOEXIST);
 	if (!err) {
 		ism_set(rec, ISM_CONN_ENROLLED);
 		add_flags(skops, BPF_SOCK_OPS_RTT_CB_FLAG);
@@ -491,6 +499,8 @@ static __always_inline void enrol(struct bpf_sock_ops *skops, struct ism_conn *r
 		rec->reason = ISM_R_NONE;
 		return;
 	}
+	if (rec->role == ISM_ACTIVE)
+		bpf_map_delete_elem(&tokens, &cookie);
 	rec->reason = err == -ISM_E2BIG	  ? ISM_R_MAP_FULL
 		      : err == -ISM_EBUSY ? ISM_R_FOREIGN_SOCKMAP
 					  : ISM_R_INSERT;
@@ -585,7 +595,7 @@ static __always_inline void on_active(struct bpf_sock_ops *skops)
 	/* Whoever made an offer has asked for callbacks. Most others pay for no look-up. */
 	if (!skops->bpf_sock_ops_cb_flags)
 		return;
-	rec = own_conn(skops, &token);
+	rec = own_active(skops, &token);
 	if (!rec || !tp || !c)
 		return;
 	drop_write_flag(skops);
@@ -708,19 +718,12 @@ static __always_inline void fill_active_end(struct ism_end *e, const struct ism_
 	__builtin_memcpy(e->comm, a->comm, 16);
 }
 
-static __always_inline void fill_passive_end(struct ism_end *e, const struct ism_listener *l,
-					     __u32 port, const __u8 *syn)
+static __always_inline void fill_passive_end(struct bpf_sock_ops *skops, struct ism_end *e,
+					     const struct ism_listener *l, __u32 port)
 {
-	__u32 v4;
-
 	e->sk = (struct sock *)l->sk;
 	e->port = port;
-	if (syn[0] >> 4 == 6) {
-		__builtin_memcpy(e->raddr, syn + 8, 16);
-	} else {
-		__builtin_memcpy(&v4, syn + 12, 4);
-		ism_map_v4(e->raddr, v4);
-	}
+	get_raddr(skops, e->raddr, 1);
 	__builtin_memcpy(e->comm, l->comm, 16);
 }
 
@@ -731,7 +734,6 @@ static __always_inline void fill_passive_end(struct ism_end *e, const struct ism
 static __noinline __u32 answerable(struct bpf_sock_ops *skops, const struct ism_option *opt,
 				   struct offer *o)
 {
-	__u8 syn[SYN_HEAD] = {};
 	struct ism_end active = { .known = 1, .dir = ISM_RULE_OUT };
 	struct ism_end passive = { .known = 1, .dir = ISM_RULE_IN, .local = !o->far };
 	struct ism_ctl *c = ism_ctl();
@@ -754,14 +756,11 @@ static __noinline __u32 answerable(struct bpf_sock_ops *skops, const struct ism_
 	if (l->pin)
 		return l->pin;
 	active.local = 1; /* it offered, so its own policy found it so */
-	if (!c->n_rules)
-		goto decide;
-	if (load_syn_head(skops, syn))
-		return ISM_R_NO_OFFER;
-	if (a)
-		fill_active_end(&active, a);
-	fill_passive_end(&passive, l, key.port, syn);
-decide:
+	if (c->n_rules) {
+		if (a)
+			fill_active_end(&active, a);
+		fill_passive_end(skops, &passive, l, key.port);
+	}
 	o->plane = ism_policy(c, a ? &active : &passive, &passive, passive.local);
 	if (o->plane == ISM_PLANE_TCP)
 		return passive.local ? ISM_R_POLICY : ISM_R_NOT_LOCAL;
@@ -772,14 +771,9 @@ decide:
 }
 
 /* The offer on the SYN that a SYN-ACK replies to; 0, or why there is none that counts. */
-static __always_inline __u32 read_offer(struct bpf_sock_ops *skops, struct ism_option *opt,
-					__u8 *syn)
+static __always_inline __u32 read_offer(struct bpf_sock_ops *skops, struct ism_option *opt)
 {
-	__u32 reason = load_option(skops, BPF_LOAD_HDR_OPT_TCP_SYN, opt);
-
-	if (!reason && load_syn_head(skops, syn))
-		return ISM_R_NO_OFFER;
-	return reason;
+	return load_option(skops, BPF_LOAD_HDR_OPT_TCP_SYN, opt);
 }
 
 static __always_inline void reserve_answer(struct bpf_sock_ops *skops)
@@ -793,7 +787,7 @@ static __always_inline void reserve_answer(struct bpf_sock_ops *skops)
 		ism_count_reason(ISM_R_SYN_COOKIE);
 		return;
 	}
-	reason = load_option(skops, BPF_LOAD_HDR_OPT_TCP_SYN, &opt);
+	reason = read_offer(skops, &opt);
 	if (reason == ISM_R_NO_OFFER)
 		return;
 	if (!reason)
@@ -816,11 +810,13 @@ static __always_inline void reserve_answer(struct bpf_sock_ops *skops)
 static __always_inline void write_answer(struct bpf_sock_ops *skops)
 {
 	struct ism_option opt = {}, answer = { .role = ISM_ROLE_ANSWER };
-	__u8 syn[SYN_HEAD] = {}, buf[ISM_OPT_LEN];
+	__u8 buf[ISM_OPT_LEN];
 	struct offer o = {};
 	struct ism_conn *a;
+	__u32 seq;
 
-	if (skops->args[0] == BPF_WRITE_HDR_TCP_SYNACK_COOKIE || read_offer(skops, &opt, syn))
+	if (skops->args[0] == BPF_WRITE_HDR_TCP_SYNACK_COOKIE || syn_seq(skops, &seq) ||
+	    read_offer(skops, &opt))
 		return;
 	a = bpf_map_lookup_elem(&conns, &opt.token);
 	if (a) {
@@ -833,7 +829,7 @@ static __always_inline void write_answer(struct bpf_sock_ops *skops)
 		answer.caps = o.caps;
 		answer.fabric = opt.fabric;
 	}
-	answer.token = passive_token(opt.token, syn, bpf_get_netns_cookie(skops));
+	answer.token = passive_token(skops, opt.token, seq);
 	ism_option_encode(buf, &answer);
 	if (!bpf_store_hdr_opt(skops, buf, sizeof(buf), 0))
 		ism_count(answers, 1);
@@ -862,11 +858,15 @@ static __always_inline struct ism_conn *add_passive(struct bpf_sock_ops *skops,
 						    const struct ism_conn *rec, __u64 token,
 						    const struct tcp_sock *tp)
 {
-	__u32 reason = add_conn(rec, token);
 	struct ism_conn *stored;
 
-	if (reason) {
-		ism_count_reason(reason);
+	if (bpf_map_update_elem(&conns, &token, rec, BPF_NOEXIST)) {
+		ism_count_reason(ISM_R_MAP_FULL);
+		return 0;
+	}
+	if (add_token(rec->cookie, token)) {
+		bpf_map_delete_elem(&conns, &token);
+		ism_count_reason(ISM_R_MAP_FULL);
 		return 0;
 	}
 	add_flags(skops, BPF_SOCK_OPS_STATE_CB_FLAG);
@@ -927,7 +927,6 @@ static __always_inline void on_passive(struct bpf_sock_ops *skops)
 {
 	struct ism_option opt = {};
 	struct tcp_sock *tp = full_sock(skops);
-	__u8 syn[SYN_HEAD] = {};
 	struct offer o = {};
 	struct ism_conn *a;
 	__u64 token;
@@ -938,14 +937,15 @@ static __always_inline void on_passive(struct bpf_sock_ops *skops)
 		drop_write_flag(skops);
 	if (!tp)
 		goto plain;
-	reason = read_offer(skops, &opt, syn);
+	reason = read_offer(skops, &opt);
 	if (reason) {
 		note_smc(skops, BPF_LOAD_HDR_OPT_TCP_SYN);
 		ism_count_reason(reason);
 		goto plain;
 	}
 	a = bpf_map_lookup_elem(&conns, &opt.token);
-	token = passive_token(opt.token, syn, bpf_get_netns_cookie(skops));
+	/* nothing was read yet, and with fast open nothing was queued */
+	token = passive_token(skops, opt.token, KREAD(struct tcp_sock, tp, copied_seq) - 1);
 	if (!a) {
 		o.far = !is_local((struct sock *)tp, is_v4(skops));
 		reason = answerable(skops, &opt, &o);
@@ -1053,7 +1053,7 @@ static __always_inline void pace(struct bpf_sock_ops *skops, struct ism_conn *re
 static __always_inline void on_rtt(struct bpf_sock_ops *skops)
 {
 	__u64 token;
-	struct ism_conn *rec = own_conn(skops, &token);
+	struct ism_conn *rec = own_enrolled(skops, &token);
 
 	if (!rec)
 		return;
@@ -1125,12 +1125,15 @@ static __always_inline void end_conn(struct bpf_sock_ops *skops, struct ism_conn
 {
 	__u64 cookie = rec->cookie, peer = rec->peer, peer_sk = rec->peer_sk;
 	__u64 peer_cookie = rec->peer_cookie;
+	int lazy = !!(rec->flags & ISM_CONN_LAZY);
 
 	end_storage(skops, rec, token);
 	count_end(rec, tcp_bytes);
-	bpf_map_delete_elem(&tokens, &cookie);
+	if (ism_in_tokens(rec))
+		bpf_map_delete_elem(&tokens, &cookie);
 	bpf_map_delete_elem(&conns, &token);
-	if (peer_sk && bpf_map_lookup_elem(&conns, &peer))
+	/* LAZY: there is none yet, and who is about to make one looks whether we are still there. */
+	if (peer_sk && !lazy && bpf_map_lookup_elem(&conns, &peer))
 		ism_forget_passive(peer, peer_cookie);
 }
 

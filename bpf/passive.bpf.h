@@ -9,7 +9,7 @@
 #ifndef ISMREDIR_PASSIVE_BPF_H
 #define ISMREDIR_PASSIVE_BPF_H
 
-#include "common.bpf.h"
+#include "tokens.bpf.h"
 #include <bpf/bpf_endian.h>
 
 #define ISM_TCP_HEADER 20
@@ -65,12 +65,6 @@ static __always_inline int ism_passive_alive(const struct ism_conn *a)
 
 	return sk && KREAD(struct sock, sk, __sk_common.skc_state) != BPF_TCP_CLOSE &&
 	       ism_sk_cookie(sk) == a->peer_cookie;
-}
-
-/* write_seq as it was at ESTABLISHED. */
-static __always_inline __u32 ism_first_seq(const struct tcp_sock *tp)
-{
-	return KREAD(struct tcp_sock, tp, snd_una) - (__u32)KREAD(struct tcp_sock, tp, bytes_acked);
 }
 
 static __always_inline void ism_passive_addrs(struct ism_conn *p, const struct sock *sk)

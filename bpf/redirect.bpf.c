@@ -5,6 +5,7 @@
  */
 #include "common.bpf.h"
 #include "memory.bpf.h"
+#include "tokens.bpf.h"
 #include "waiters.bpf.h"
 
 /* include/net/sock.h */

@@ -7,6 +7,7 @@
 #include "maps.bpf.h"
 #include "waiters.bpf.c"
 #include "relay_look.bpf.h"
+#include "tokens.bpf.h"
 #include <bpf/bpf_endian.h>
 
 #define ISM_TCP_NODELAY 1

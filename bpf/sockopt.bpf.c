@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * The sockopt hooks. A connection whose application asks for something that redirected bytes cannot
- * give stays on TCP from then on, with the reason in its record. And a process that can use rings
+ * The sockopt hooks. Setting: a connection whose application asks for something that redirected bytes cannot
+ * give stays on TCP from then on, with the reason in its record. Getting: a process that can use rings
  * talks to us at a level of our own, about its own sockets: sockctl.h.
  */
 #include "common.bpf.h"
@@ -86,9 +86,12 @@ static __noinline __u64 late_passive(const struct tcp_sock *tp)
 
 static __always_inline struct ism_conn *own_conn_of(struct bpf_sock *sk, __u64 *token)
 {
-	*token = ism_token_of(ism_sk_cookie((const struct sock *)sk));
-	if (!*token)
-		*token = late_passive((const struct tcp_sock *)sk);
+	const struct tcp_sock *tp = (const struct tcp_sock *)sk;
+	struct ism_conn *rec = ism_conn_of(tp, ism_sk_cookie((const struct sock *)sk), token);
+
+	if (rec)
+		return rec;
+	*token = late_passive(tp);
 	return *token ? bpf_map_lookup_elem(&conns, token) : 0;
 }
 
@@ -126,19 +129,15 @@ static __always_inline int is_tcp(const struct bpf_sock *sk)
 }
 
 /* A connection has the capabilities that its handshake said; only what comes later is changed. */
-static __always_inline int set_caps(struct bpf_sockopt *opt, struct bpf_sock *sk)
+static __always_inline int set_caps(struct bpf_sockopt *opt, struct bpf_sock *sk, __u32 caps)
 {
-	__u32 *val = opt->optval, caps;
 	struct ism_lkey key = {};
 	struct ism_listener *l;
 	struct ism_sk *st;
 	int more;
 
-	/* The kernel shows 16 bytes at least, whatever was given. */
-	if (opt->optlen < (int)sizeof(*val) || (void *)(val + 1) > opt->optval_end ||
-	    *val & ~(ISM_CAP_DIRECT | ISM_CAP_RELAY))
+	if (caps & ~(ISM_CAP_DIRECT | ISM_CAP_RELAY))
 		return -ISM_EINVAL;
-	caps = *val;
 	st = bpf_sk_storage_get(&sk_conn, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!st)
 		return -ISM_ENOMEM;
@@ -156,16 +155,14 @@ static __always_inline int set_caps(struct bpf_sockopt *opt, struct bpf_sock *sk
 }
 
 /* Of all sockets that it will connect: see process_caps() in handshake.bpf.c. */
-static __always_inline int set_process(struct bpf_sockopt *opt)
+static __always_inline int set_process(__u32 caps)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	__u32 *val = opt->optval, tgid = bpf_get_current_pid_tgid() >> 32;
-	struct ism_proc p = {};
+	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	struct ism_proc p = { .caps = caps };
 
-	if (opt->optlen < (int)sizeof(*val) || (void *)(val + 1) > opt->optval_end ||
-	    *val & ~(ISM_CAP_DIRECT | ISM_CAP_RELAY))
+	if (caps & ~(ISM_CAP_DIRECT | ISM_CAP_RELAY))
 		return -ISM_EINVAL;
-	p.caps = *val;
 	p.start_ns = task->group_leader->start_boottime;
 	p.exec_id = task->self_exec_id;
 	if (!p.caps)
@@ -175,14 +172,13 @@ static __always_inline int set_process(struct bpf_sockopt *opt)
 	return 0;
 }
 
-static __always_inline int report(struct bpf_sockopt *opt, struct bpf_sock *sk)
+static __always_inline int report(struct bpf_sock *sk, __u32 value)
 {
-	struct ism_sock_report *r = opt->optval;
+	__u32 plane = value >> 16, reason = value & 0xffff;
 	struct ism_conn *rec;
 	__u64 token;
 
-	if (opt->optlen < (int)sizeof(*r) || (void *)(r + 1) > opt->optval_end ||
-	    (r->plane != ISM_PLANE_DIRECT && r->plane != ISM_PLANE_TCP) || r->reason >> 8 > 5)
+	if ((plane != ISM_PLANE_DIRECT && plane != ISM_PLANE_TCP) || reason >> 8 > 5)
 		return -ISM_EINVAL;
 	rec = own_conn_of(sk, &token);
 	if (!rec || !(rec->flags & ISM_CONN_ESTABLISHED))
@@ -190,18 +186,18 @@ static __always_inline int report(struct bpf_sockopt *opt, struct bpf_sock *sk)
 	/* Otherwise the kernel moves the bytes and knows better. */
 	if (!ism_uses_rings(rec))
 		return -ISM_EOPNOTSUPP;
-	if (rec->plane != r->plane)
+	if (rec->plane != plane)
 		rec->switches++;
-	if (r->reason && rec->reason != r->reason)
-		ism_count_reason(r->reason);
-	if (r->plane == ISM_PLANE_DIRECT && !(rec->flags & ISM_CONN_ATTACHED)) {
+	if (reason && rec->reason != reason)
+		ism_count_reason(reason);
+	if (plane == ISM_PLANE_DIRECT && !(rec->flags & ISM_CONN_ATTACHED)) {
 		ism_set(rec, ISM_CONN_ATTACHED);
 		if (rec->role == ISM_PASSIVE)
 			ism_count(direct, 1);
 	}
-	rec->plane = r->plane;
-	rec->last = r->plane;
-	rec->reason = r->reason;
+	rec->plane = plane;
+	rec->last = plane;
+	rec->reason = reason;
 	return 0;
 }
 
@@ -215,20 +211,6 @@ static __always_inline int let_fin(struct bpf_sock *sk)
 		return -ISM_ENOENT;
 	r->fin_ok = 1;
 	return 0;
-}
-
-/* 1: not ours, let the kernel refuse it; 0: done; else negative errno. */
-static __always_inline int own_option(struct bpf_sockopt *opt, struct bpf_sock *sk)
-{
-	if (!is_tcp(sk))
-		return 1;
-	if (opt->optname == ISM_SO_CAPS)
-		return set_caps(opt, sk);
-	if (opt->optname == ISM_SO_CAPS_PROCESS)
-		return set_process(opt);
-	if (opt->optname == ISM_SO_FIN)
-		return let_fin(sk);
-	return opt->optname == ISM_SO_REPORT ? report(opt, sk) : 1;
 }
 
 static __always_inline void fill_info(struct ism_sock_info *info, const struct ism_conn *rec,
@@ -284,7 +266,29 @@ static __always_inline int get_info(struct bpf_sockopt *opt, struct bpf_sock *sk
 	}
 	if (rec)
 		fill_info(info, rec, token);
-	return 0;
+	return sizeof(*info);
+}
+
+/* The length of the answer, or negative errno; the kernel's own for what is no option of ours. */
+static __always_inline int own_option(struct bpf_sockopt *opt, struct bpf_sock *sk)
+{
+	__u32 value = ISM_SO_VALUE(opt->optname);
+
+	if (!is_tcp(sk))
+		return -ISM_EOPNOTSUPP;
+	switch (ISM_SO_OPTION(opt->optname)) {
+	case ISM_SO_INFO:
+		return value ? -ISM_EINVAL : get_info(opt, sk);
+	case ISM_SO_CAPS:
+		return set_caps(opt, sk, value);
+	case ISM_SO_CAPS_PROCESS:
+		return set_process(value);
+	case ISM_SO_REPORT:
+		return report(sk, value);
+	case ISM_SO_FIN:
+		return value ? -ISM_EINVAL : let_fin(sk);
+	}
+	return -ISM_EOPNOTSUPP;
 }
 
 /* ---------------------------------------------------------------- the hooks */
@@ -296,14 +300,12 @@ static __always_inline int get_info(struct bpf_sockopt *opt, struct bpf_sock *sk
 SEC("cgroup/getsockopt")
 int ism_sockinfo(struct bpf_sockopt *opt)
 {
-	struct bpf_sock *sk = opt->sk;
 	int rc;
 
-	if (opt->level == ISM_SOL && opt->optname == ISM_SO_INFO && is_tcp(sk)) {
-		rc = get_info(opt, sk);
-		bpf_set_retval(rc);
-		if (!rc)
-			opt->optlen = sizeof(struct ism_sock_info);
+	if (opt->level == ISM_SOL) {
+		rc = own_option(opt, opt->sk);
+		bpf_set_retval(rc < 0 ? rc : 0);
+		opt->optlen = rc < 0 ? 0 : rc;
 		return 1;
 	}
 	if (opt->optlen > ISM_PAGE)
@@ -319,18 +321,8 @@ int ism_sockopt(struct bpf_sockopt *opt)
 	struct ism_conn *rec;
 	struct ism_sk *st;
 	__u32 reason = 0;
-	int val = 0, rc;
+	int val = 0;
 
-	if (opt->level == ISM_SOL) {
-		rc = own_option(opt, sk);
-		if (rc > 0)
-			goto out;
-		if (!rc)
-			opt->optlen = -1; /* done: the kernel need not look at it */
-		else
-			bpf_set_retval(rc);
-		return !rc;
-	}
 	/* The kernel shows at most a page of the value; one of 0 bytes or of pages is not ours. */
 	if ((opt->level != ISM_SOL_SOCKET && opt->level != ISM_SOL_TCP) || !is_tcp(sk))
 		goto out;

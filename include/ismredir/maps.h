@@ -8,7 +8,7 @@
  *
  *   conns      hash      __u64 DMB token        -> struct ism_conn      one per connection end
  *   socks      sockhash  __u64 DMB token        -> socket               what can be redirected to
- *   tokens     hash      __u64 socket cookie    -> __u64 DMB token      socket to record
+ *   tokens     hash      __u64 socket cookie    -> __u64 DMB token      socket to record, of some
  *   sk_conn    sk_storage                       -> struct ism_sk        what few sockets have beside
  *   procs      LRU hash  __u32 process id       -> struct ism_proc      who can use rings
  *   listeners  hash      struct ism_lkey        -> struct ism_listener  who may answer offers
@@ -25,7 +25,7 @@
 #include <linux/types.h>
 
 #define ISM_PIN_DIR	"/sys/fs/bpf/ismredir"
-#define ISM_MAPS_FORMAT 5 /* bumped when a layout below changes: --replace refuses another one */
+#define ISM_MAPS_FORMAT 6 /* bumped when a layout below changes: --replace refuses another one */
 
 /* Who moves the bytes. */
 enum ism_plane {
@@ -332,6 +332,7 @@ struct ism_rule {
  *           cleared by ismredird
  * @n_direct: how many of @direct count; ISM_DIRECT_ALL: all users
  * @direct: users whose processes may use the rings of @fabrics themselves; those of others are relayed
+ * @key: what tokens are made with. Secret, and the same as long as there are records: see bpf/tokens.bpf.h
  */
 struct ism_ctl {
 	__u32 word;
@@ -354,6 +355,7 @@ struct ism_ctl {
 	__u32 n_direct;
 	__u32 direct[ISM_MAX_DIRECT];
 	__u32 pad;
+	__u64 key[2];
 };
 
 /**

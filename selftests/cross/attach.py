@@ -20,7 +20,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "daemon"))
 # pylint: disable=wrong-import-position
-from control import CAP_DIRECT, OWN_BELL, PEER_BELL, RING_OFF, SO_CAPS, SOL, Client, End, Refused
+from control import OWN_BELL, PEER_BELL, RING_OFF, Client, End, Refused, tell_caps
 
 HOST = os.environ["ISMREDIR_TEST_HOST"]
 SOCK = os.environ["ISMREDIR_SOCK"]
@@ -30,7 +30,7 @@ NOT_ALLOWED = 0x409
 
 def capable():
     sock = socket.socket()
-    sock.setsockopt(SOL, SO_CAPS, CAP_DIRECT)
+    tell_caps(sock)
     return sock
 
 

@@ -34,6 +34,11 @@ CAP_DIRECT = 1
 SOCK_PAIRED = 2
 
 
+def tell_caps(sock):
+    """The socket's program can use rings. An option's number carries the value: sockctl.h."""
+    sock.getsockopt(SOL, SO_CAPS | CAP_DIRECT << 8)
+
+
 class Refused(Exception):
     """An ISM_MSG_ERROR."""
 
@@ -216,7 +221,7 @@ class End:
 def listener(capable=True):
     s = socket.socket()
     if capable:
-        s.setsockopt(SOL, SO_CAPS, CAP_DIRECT)
+        tell_caps(s)
     s.bind(("127.0.0.1", 0))
     s.listen()
     return s
@@ -227,7 +232,7 @@ def connection(client_capable=True, server_capable=True):
     with listener(server_capable) as server:
         a = socket.socket()
         if client_capable:
-            a.setsockopt(SOL, SO_CAPS, CAP_DIRECT)
+            tell_caps(a)
         a.connect(server.getsockname())
         b, _ = server.accept()
     return End(a), End(b)

@@ -19,13 +19,18 @@ TCP, DIRECT, DETACHED = 0, 2, 0x020C
 STATS, PAGE = 256, 4096
 
 
+def tell(sock, option, value):
+    """Its number carries the value: sockctl.h."""
+    sock.getsockopt(SOL, option | value << 8)
+
+
 def pair():
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
-    listener.setsockopt(SOL, SO_CAPS, 1)
+    tell(listener, SO_CAPS, 1)
     listener.listen()
     client = socket.socket()
-    client.setsockopt(SOL, SO_CAPS, 1)
+    tell(client, SO_CAPS, 1)
     client.connect(listener.getsockname())
     return client, listener.accept()[0]
 
@@ -71,12 +76,12 @@ def main():
         # tx_bytes, tx_msgs, tcp_tx_bytes, switches, doorbells, reason, pid; later spins and sleeps
         struct.pack_into("=5Q2I", peer, STATS, 5000 + i, 50 + i, 0, 3, 9, 0, os.getpid())
         struct.pack_into("=2Q", peer, STATS + 88, 11, 12)
-        sock.setsockopt(SOL, SO_REPORT, struct.pack("=HH", DIRECT, 0))
+        tell(sock, SO_REPORT, DIRECT << 16)
         held.append((token, peer))
     status = subprocess.run(sys.argv[2:], check=False).returncode
     for daemon, sock, (token, _) in zip(daemons, ends, held):
         daemon.send(DETACH, struct.pack("=Q", token))
-        sock.setsockopt(SOL, SO_REPORT, struct.pack("=HH", TCP, DETACHED))
+        tell(sock, SO_REPORT, TCP << 16 | DETACHED)
     sys.exit(status)
 
 

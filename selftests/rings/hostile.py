@@ -58,7 +58,7 @@ def attack(sock, rings, rand):
 def one_round(path, port, rand):
     daemon = control.Client(path)
     sock = socket.socket()
-    sock.setsockopt(control.SOL, control.SO_CAPS, control.CAP_DIRECT)
+    control.tell_caps(sock)
     sock.connect(("127.0.0.1", port))
     sock.settimeout(10)
     for _ in range(HONEST):

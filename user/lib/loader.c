@@ -84,6 +84,7 @@ int ism_loader_fill_maps(int rules_fd, int ctl_fd, const struct ism_policy *p, _
 		ctl.n_direct = old.n_direct;
 		memcpy(ctl.fabrics, old.fabrics, sizeof(ctl.fabrics));
 		memcpy(ctl.direct, old.direct, sizeof(ctl.direct));
+		memcpy(ctl.key, old.key, sizeof(ctl.key));
 		old.n_rules = 0;
 		old.default_plane = ISM_PLANE_TCP;
 		bpf_map_update_elem(ctl_fd, &zero, &old, BPF_ANY);
@@ -198,6 +199,27 @@ static int place_sockmap_link(int prog_fd, int map_fd, int *ret_link, struct ism
 	return rc;
 }
 
+/*
+ * The hook on setsockopt() looks after sockets on the skmsg plane. Where none can be it would cost each
+ * setsockopt() in the cgroup a quarter of a microsecond for nothing: most of what a load costs short connections.
+ * Connections of the load that is replaced may still be there, though.
+ */
+static int place_sockopt(struct ismredir_bpf *skel, const struct ism_policy *p,
+			 const struct ism_cgroup *cg, struct ism_err *err)
+{
+	char name[64];
+	int fd;
+
+	link_name(name, sizeof(name), "sockopt", cg->id);
+	fd = ism_pins_open_link(name);
+	if (fd >= 0)
+		close(fd);
+	else if (!ism_policy_redirects(p))
+		return 0;
+	return place_cgroup_link(bpf_program__fd(skel->progs.ism_sockopt), cg, "sockopt",
+				 BPF_CGROUP_SETSOCKOPT, err);
+}
+
 /* sk_msg and the sockopt hooks come before the handshake that feeds them. */
 static int place_links(struct ismredir_bpf *skel, const struct ism_policy *p, int *ret_link,
 		       struct ism_err *err)
@@ -206,8 +228,7 @@ static int place_links(struct ismredir_bpf *skel, const struct ism_policy *p, in
 				    bpf_map__fd(skel->maps.socks), ret_link, err);
 
 	for (unsigned int i = 0; !rc && i < p->n_cgroups; i++)
-		rc = place_cgroup_link(bpf_program__fd(skel->progs.ism_sockopt), &p->cgroups[i],
-				       "sockopt", BPF_CGROUP_SETSOCKOPT, err);
+		rc = place_sockopt(skel, p, &p->cgroups[i], err);
 	for (unsigned int i = 0; !rc && i < p->n_cgroups; i++)
 		rc = place_cgroup_link(bpf_program__fd(skel->progs.ism_sockinfo), &p->cgroups[i],
 				       "sockinfo", BPF_CGROUP_GETSOCKOPT, err);
@@ -243,6 +264,30 @@ static __u64 boot_ns(void)
 	return ts.tv_sec * 1000000000ULL + ts.tv_nsec;
 }
 
+/* Where a replace finds it. */
+static int keep_key(int ctl_fd, const volatile __u64 key[2], struct ism_err *err)
+{
+	struct ism_ctl ctl = { .format = ISM_MAPS_FORMAT, .key = { key[0], key[1] } };
+	__u32 zero = 0;
+
+	if (bpf_map_update_elem(ctl_fd, &zero, &ctl, BPF_ANY))
+		return ism_err_set(err, -errno, "map ctl: %s", strerror(errno));
+	return 0;
+}
+
+/* The records of the load that is replaced go by its key. */
+static int take_key(struct ismredir_bpf *skel, struct ism_err *err)
+{
+	struct ism_ctl ctl;
+	int rc = ism_inspect_ctl(&ctl, err);
+
+	if (rc)
+		return rc;
+	skel->rodata->sip_key[0] = ctl.key[0];
+	skel->rodata->sip_key[1] = ctl.key[1];
+	return 0;
+}
+
 static int mark_complete(int ctl_fd, struct ism_err *err)
 {
 	struct ism_ctl ctl;
@@ -266,6 +311,8 @@ static int load_locked(const struct ism_policy *p, int reuse, struct ism_load_re
 		return rc;
 	if (reuse)
 		rc = ism_pins_reuse_maps(skel->obj, err);
+	if (!rc && reuse)
+		rc = take_key(skel, err);
 	if (!rc && reuse && p->max_conns_set &&
 	    bpf_map__max_entries(skel->maps.conns) != p->max_conns)
 		rc = ism_err_set(err, -EINVAL,
@@ -284,8 +331,10 @@ static int load_locked(const struct ism_policy *p, int reuse, struct ism_load_re
 	}
 	ctl_fd = bpf_map__fd(skel->maps.ctl);
 	if (!reuse) {
-		rc = ism_loader_fill_maps(bpf_map__fd(skel->maps.rules), ctl_fd, p, ISM_WORD_OFF,
-					  err);
+		rc = keep_key(ctl_fd, skel->rodata->sip_key, err);
+		if (!rc)
+			rc = ism_loader_fill_maps(bpf_map__fd(skel->maps.rules), ctl_fd, p,
+						  ISM_WORD_OFF, err);
 		if (!rc)
 			rc = ism_pins_pin_maps(skel->obj, err);
 	}

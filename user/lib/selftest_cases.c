@@ -144,9 +144,16 @@ static void close_pair(struct pair *p)
 	close(p->listener);
 }
 
+static int tell(int fd, int option, __u32 value)
+{
+	socklen_t none = 0;
+
+	return getsockopt(fd, ISM_SOL, ISM_SO(option, value), NULL, &none);
+}
+
 static int claim(int fd, __u32 caps)
 {
-	return caps ? setsockopt(fd, ISM_SOL, ISM_SO_CAPS, &caps, sizeof(caps)) : 0;
+	return caps ? tell(fd, ISM_SO_CAPS, caps) : 0;
 }
 
 /* @caps: what both sockets say of themselves. */
@@ -632,21 +639,19 @@ static int sequences_meet(const struct pair *p, char *detail, size_t len)
 
 static enum ism_test_result case_sockctl(struct ism_case_env *env, char *detail, size_t len)
 {
-	const struct ism_sock_report attached = { .plane = ISM_PLANE_DIRECT };
 	struct ism_conn c = {};
 	struct pair p;
 	__u64 token;
 	int ok;
 
 	if (open_pair(&p, ISM_CAP_DIRECT)) {
-		snprintf(detail, len, "setsockopt(ISM_SO_CAPS) or a connection: %s",
-			 strerror(errno));
+		snprintf(detail, len, "telling capabilities, or a connection: %s", strerror(errno));
 		return ISM_TEST_FAIL;
 	}
 	ok = paired_for_rings(&p, detail, len) && sequences_meet(&p, detail, len);
-	if (ok && (setsockopt(p.c, ISM_SOL, ISM_SO_REPORT, &attached, sizeof(attached)) ||
+	if (ok && (tell(p.c, ISM_SO_REPORT, ISM_SO_REPORT_OF(ISM_PLANE_DIRECT, 0)) ||
 		   find_conn(env, p.c, &c, &token) || c.plane != ISM_PLANE_DIRECT)) {
-		snprintf(detail, len, "setsockopt(ISM_SO_REPORT) changed nothing");
+		snprintf(detail, len, "a report changed nothing");
 		ok = 0;
 	}
 	close_pair(&p);

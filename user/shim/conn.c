@@ -44,16 +44,19 @@ __attribute__((constructor(102))) static void read_environment(void)
 
 /* ---------------------------------------------------------------- talking to BPF */
 
-int ism_caps_mark(int fd)
+int ism_tell(int fd, int option, uint32_t value)
 {
-	uint32_t caps = ISM_CAP_DIRECT;
+	socklen_t none = 0;
 	int saved = errno, rc;
 
-	if (atomic_load(&ism_disabled))
-		return -ENOPROTOOPT;
-	rc = real.setsockopt(fd, ISM_SOL, ISM_SO_CAPS, &caps, sizeof(caps)) ? -errno : 0;
+	rc = real.getsockopt(fd, ISM_SOL, ISM_SO(option, value), NULL, &none) ? -errno : 0;
 	errno = saved;
 	return rc;
+}
+
+int ism_caps_mark(int fd)
+{
+	return atomic_load(&ism_disabled) ? -EOPNOTSUPP : ism_tell(fd, ISM_SO_CAPS, ISM_CAP_DIRECT);
 }
 
 /*
@@ -76,43 +79,30 @@ uint64_t ism_coarse_ms(void)
 	return ts.tv_sec * 1000ULL + ts.tv_nsec / 1000000;
 }
 
-static int say(int fd, uint32_t caps)
-{
-	int saved = errno, rc;
-
-	rc = real.setsockopt(fd, ISM_SOL, ISM_SO_CAPS_PROCESS, &caps, sizeof(caps)) ? -errno : 0;
-	errno = saved;
-	return rc;
-}
-
 int ism_caps_process(int fd)
 {
 	uint64_t last = atomic_load_explicit(&said, memory_order_relaxed), now;
 
 	if (unlikely(atomic_load(&ism_disabled))) {
 		if (last & SAID && !atomic_load(&ism_confined)) {
-			say(fd, 0);
+			ism_tell(fd, ISM_SO_CAPS_PROCESS, 0);
 			atomic_store(&said, 0);
 		}
-		return -ENOPROTOOPT;
+		return -EOPNOTSUPP;
 	}
 	now = ism_coarse_ms();
 	if (unlikely(!last || now - (last >> 2) >= ISM_REMARK_MS)) {
-		last = now << 2 | (say(fd, ISM_CAP_DIRECT) ? REFUSED : SAID);
+		last = now << 2 |
+		       (ism_tell(fd, ISM_SO_CAPS_PROCESS, ISM_CAP_DIRECT) ? REFUSED : SAID);
 		atomic_store(&said, last);
 	}
-	return last & SAID ? 0 : -ENOPROTOOPT;
+	return last & SAID ? 0 : -EOPNOTSUPP;
 }
 
 void ism_caps_never(int fd)
 {
-	uint32_t caps = 0;
-	int saved = errno;
-
-	if (!(atomic_load(&said) & SAID) || atomic_load(&ism_confined))
-		return;
-	real.setsockopt(fd, ISM_SOL, ISM_SO_CAPS, &caps, sizeof(caps));
-	errno = saved;
+	if (atomic_load(&said) & SAID && !atomic_load(&ism_confined))
+		ism_tell(fd, ISM_SO_CAPS, 0);
 }
 
 void ism_caps_after_fork(void)
@@ -122,13 +112,8 @@ void ism_caps_after_fork(void)
 
 void conn_report(struct conn *c, int fd, uint32_t plane, uint32_t reason)
 {
-	struct ism_sock_report r = { .plane = plane, .reason = reason };
-	int saved = errno;
-
-	if (atomic_exchange(&c->slot->plane_told, plane) == plane)
-		return;
-	real.setsockopt(fd, ISM_SOL, ISM_SO_REPORT, &r, sizeof(r));
-	errno = saved;
+	if (atomic_exchange(&c->slot->plane_told, plane) != plane)
+		ism_tell(fd, ISM_SO_REPORT, ISM_SO_REPORT_OF(plane, reason));
 }
 
 /* ---------------------------------------------------------------- descriptors */

@@ -323,7 +323,9 @@ void ism_lock_drop(struct ism_lock *l);
 /* What BPF was told is told again when it was longer ago: ismredir may have been loaded since. */
 #define ISM_REMARK_MS 64
 
-/** ism_caps_mark() - tell BPF what the listener @fd can do; 0, or -ENOPROTOOPT where nothing is loaded */
+/** ism_tell() - tell BPF something of the socket @fd, see sockctl.h; 0 or -errno, which stays as it was */
+int ism_tell(int fd, int option, uint32_t value);
+/** ism_caps_mark() - tell BPF what the listener @fd can do; 0, or -EOPNOTSUPP where nothing is loaded */
 int ism_caps_mark(int fd);
 /** ism_caps_process() - the same for all that this process connects, by @fd, and at most now and then */
 int ism_caps_process(int fd);

@@ -46,10 +46,8 @@ static int relay_lags(struct conn *c)
 /* The FIN is held at our own host, lest it overtake: where not all was taken ismredird decides. */
 static void let_fin(struct conn *c, int fd)
 {
-	uint32_t any = 0;
-
 	if (c->slot->remote && rx_word(c) & ISM_RX_RELAY && !not_taken(c))
-		real.setsockopt(fd, ISM_SOL, ISM_SO_FIN, &any, sizeof(any));
+		ism_tell(fd, ISM_SO_FIN, 0);
 }
 
 int io_end_tx(struct conn *c, int fd, uint64_t until)
