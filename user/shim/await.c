@@ -75,7 +75,7 @@ static void judge(struct habit *h, int hit)
 	if (h->score > SCORE_MAX)
 		h->score = SCORE_MAX;
 	if (hit)
-		h->rest = 0;
+		h->rest /= 2; /* not 0: one may be luck, as when a tick lets the partner run here */
 	else if (h->score < 0)
 		take_a_rest(h);
 }

@@ -48,7 +48,10 @@ static ism_fd_t entry(enum ism_fd_kind kind, void *ptr)
 	return (uintptr_t)ptr | kind;
 }
 
-/* Sequentially consistent, as conn_get_slow() needs it: entry gone, then the users are looked at. */
+/*
+ * Sequentially consistent, as conn_get_slow() needs it: entry gone, then the users are looked at. One thread alone
+ * has no such race. A short connection would else spend a good part of its time here in locked instructions.
+ */
 void ism_fd_set(int fd, enum ism_fd_kind kind, void *ptr)
 {
 	if ((unsigned int)fd >= ISM_FD_MAX)
@@ -57,7 +60,10 @@ void ism_fd_set(int fd, enum ism_fd_kind kind, void *ptr)
 		note_part(fd);
 	else if (!ism_fd_get(fd))
 		return;
-	atomic_store(&ism_fdtab[fd], entry(kind, ptr));
+	if (likely(__libc_single_threaded))
+		atomic_store_explicit(&ism_fdtab[fd], entry(kind, ptr), memory_order_relaxed);
+	else
+		atomic_store(&ism_fdtab[fd], entry(kind, ptr));
 }
 
 int ism_fd_swap(int fd, ism_fd_t old, enum ism_fd_kind kind, void *ptr)
@@ -118,6 +124,26 @@ static _Atomic uint64_t *pool_link(struct pool *p, uint32_t n)
 	return (_Atomic uint64_t *)((char *)pool_item(p, n) + p->link);
 }
 
+/*
+ * The list is this process's own, whatever the items are. Against a signal handler of the only thread one
+ * instruction is enough, without the lock that others need.
+ */
+static int swap_head(struct pool *p, uint64_t *head, uint64_t next)
+{
+#if defined(__x86_64__)
+	int done;
+
+	if (likely(__libc_single_threaded)) {
+		__asm__ volatile("cmpxchgq %3, %1"
+				 : "=@ccz"(done), "+m"(p->free), "+a"(*head)
+				 : "r"(next)
+				 : "memory");
+		return done;
+	}
+#endif
+	return atomic_compare_exchange_weak(&p->free, head, next);
+}
+
 static void pool_put(struct pool *p, uint32_t n)
 {
 	uint64_t head = atomic_load(&p->free), next;
@@ -125,7 +151,7 @@ static void pool_put(struct pool *p, uint32_t n)
 	do {
 		atomic_store_explicit(pool_link(p, n), (uint32_t)head, memory_order_relaxed);
 		next = ((head >> 32) + 1) << 32 | (n + 1);
-	} while (!atomic_compare_exchange_weak(&p->free, &head, next));
+	} while (!swap_head(p, &head, next));
 }
 
 /* A number that came back, or -1. */
@@ -139,7 +165,7 @@ static int64_t pool_pop(struct pool *p)
 		/* garbage when somebody was faster: then the tag has changed */
 		next = atomic_load_explicit(pool_link(p, (uint32_t)head - 1), memory_order_relaxed);
 		next = ((head >> 32) + 1) << 32 | (uint32_t)next;
-	} while (!atomic_compare_exchange_weak(&p->free, &head, next));
+	} while (!swap_head(p, &head, next));
 	return (uint32_t)head - 1;
 }
 
@@ -262,6 +288,18 @@ static int is_ours(const struct ism_slot *s)
 	return arena_of(s)->owner == atomic_load(&self);
 }
 
+/*
+ * Most connections never get beyond a candidate, and use the first part of their slot only. The rest is all zero in a
+ * slot that is free: whoever has used it pays for that.
+ */
+#define CANDIDATE_PART offsetof(struct ism_slot, rx_lock)
+
+static void clear_rest(struct ism_slot *s)
+{
+	if (s->tx.size || atomic_load(&s->broken))
+		memset((char *)s + CANDIDATE_PART, 0, sizeof(*s) - CANDIDATE_PART);
+}
+
 /* Nobody holds @s: take it back once. A slot that was taken back is FREE. */
 static int slot_reclaim(struct ism_slot *s)
 {
@@ -271,6 +309,7 @@ static int slot_reclaim(struct ism_slot *s)
 	if (state == ISM_SLOT_FREE ||
 	    !atomic_compare_exchange_strong(&s->state, &state, ISM_SLOT_FREE))
 		return 0;
+	clear_rest(s);
 	pool_put(&slots, a->id * ARENA_SLOTS + (s - arena_first(a)));
 	return 1;
 }
@@ -317,7 +356,7 @@ static struct ism_slot *slot_get(void)
 	if (n < 0)
 		return NULL;
 	s = pool_item(&slots, n);
-	memset(s, 0, sizeof(*s));
+	memset(s, 0, CANDIDATE_PART);
 	/* in this order: adopt_orphans() takes what nobody holds and is not FREE */
 	atomic_store_explicit(&s->procs, 1, memory_order_relaxed);
 	atomic_store_explicit(&s->state, ISM_SLOT_CANDIDATE, memory_order_release);
@@ -355,32 +394,36 @@ static _Atomic uint32_t gate_forker, gate_inside;
 
 static uint32_t my_tid(void);
 
-static void gate_enter(void)
+/* Return: what gate_leave() takes; 0: there is nobody to keep out. */
+static uint32_t gate_enter(void)
 {
 	uint32_t forker;
 
+	if (likely(__libc_single_threaded))
+		return 0;
 	for (;;) {
 		atomic_fetch_add(&gate_inside, 1);
 		forker = atomic_load(&gate_forker);
 		if (likely(!forker) || forker == my_tid())
-			return;
+			return 1;
 		atomic_fetch_sub(&gate_inside, 1);
 		sched_yield();
 	}
 }
 
-static void gate_leave(void)
+static void gate_leave(uint32_t entered)
 {
-	atomic_fetch_sub(&gate_inside, 1);
+	if (unlikely(entered))
+		atomic_fetch_sub(&gate_inside, entered);
 }
 
 struct conn *conn_alloc(void)
 {
 	struct ism_slot *s;
 	struct conn *c = NULL;
+	uint32_t gate = gate_enter();
 	int64_t n;
 
-	gate_enter();
 	n = pool_pop(&conns);
 	if (n < 0)
 		n = pool_fresh(&conns);
@@ -405,20 +448,19 @@ struct conn *conn_alloc(void)
 	atomic_store_explicit(&c->fds, 1, memory_order_relaxed);
 	__atomic_store_n(&c->slot, s, __ATOMIC_RELEASE);
 out:
-	gate_leave();
+	gate_leave(gate);
 	return c;
 }
 
 void conn_free(struct conn *c)
 {
-	struct ism_slot *s;
+	uint32_t gate = gate_enter();
+	struct ism_slot *s = slot_of(c);
 
-	gate_enter();
-	s = slot_of(c);
 	__atomic_store_n(&c->slot, NULL, __ATOMIC_RELEASE);
 	slot_put(s);
 	pool_put(&conns, c->index);
-	gate_leave();
+	gate_leave(gate);
 }
 
 struct conn *conn_by_index(uint32_t index)
