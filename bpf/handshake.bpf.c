@@ -1137,13 +1137,17 @@ static __always_inline void end_conn(struct bpf_sock_ops *skops, struct ism_conn
 		ism_forget_passive(peer, peer_cookie);
 }
 
-static __always_inline void on_closed(struct bpf_sock_ops *skops)
+/* @unsent: the SYN may not have been: tcp_connect() says EHOSTUNREACH between connect's callback and the rest. */
+static __always_inline void on_closed(struct bpf_sock_ops *skops, int unsent)
 {
 	struct tcp_sock *tp = full_sock(skops);
 	__u32 tcp_bytes = 0;
 	__u64 token;
 	struct ism_conn *rec = own_conn(skops, &token);
 
+	if (!rec && tp && unsent)
+		rec = ism_active_conn_at(bpf_get_socket_cookie(skops),
+					 KREAD(struct tcp_sock, tp, write_seq), &token);
 	if (!rec)
 		return;
 	if (tp && rec->start_seq)
@@ -1203,7 +1207,7 @@ static __always_inline void on_state(struct bpf_sock_ops *skops)
 	if (from == BPF_TCP_LISTEN)
 		end_listener(skops);
 	else if (to == BPF_TCP_CLOSE)
-		on_closed(skops);
+		on_closed(skops, from == BPF_TCP_SYN_SENT);
 	else if (from == BPF_TCP_ESTABLISHED)
 		on_shutdown(skops);
 }

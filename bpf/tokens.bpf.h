@@ -48,15 +48,21 @@ static __always_inline __u64 ism_token_of(__u64 cookie)
 	return token ? *token : 0;
 }
 
+static __always_inline struct ism_conn *ism_active_conn_at(__u64 cookie, __u32 first_seq,
+							   __u64 *token)
+{
+	struct ism_conn *rec;
+
+	*token = ism_active_token(cookie, first_seq);
+	rec = bpf_map_lookup_elem(&conns, token);
+	return rec && rec->cookie == cookie ? rec : 0;
+}
+
 /* The record of an active end, by its socket, which is locked. */
 static __always_inline struct ism_conn *ism_active_conn(const struct tcp_sock *tp, __u64 cookie,
 							__u64 *token)
 {
-	struct ism_conn *rec;
-
-	*token = ism_active_token(cookie, ism_first_seq(tp));
-	rec = bpf_map_lookup_elem(&conns, token);
-	return rec && rec->cookie == cookie ? rec : 0;
+	return ism_active_conn_at(cookie, ism_first_seq(tp), token);
 }
 
 /* Of either end. */
