@@ -7,7 +7,8 @@
 #   run.sh [-m MODE]... [-v] [CASE|PREFIX*...]
 #
 # MODE: native, both, client, server, small-both, fortify-native, fortify-both; all of them when none is
-# named. small: rings of 64 KiB; fortify: the same cases built with _FORTIFY_SOURCE=3.
+# named. small: rings of 64 KiB, and a load of nothing else than rings; fortify: the same cases built with
+# _FORTIFY_SOURCE=3.
 # ISMREDIR_TEST_POSIX: another program instead of them.
 
 set -u
@@ -87,7 +88,7 @@ run_mode()
 
 	echo "--- $mode"
 	[[ $mode != fortify-* ]] || program=$B/direct/posix-fortify
-	[[ $mode != small-* ]] || size=64k
+	[[ $mode != small-* ]] || { size=64k; load=(--plane direct); }
 	program=${ISMREDIR_TEST_POSIX:-$program}
 	export ISMREDIR_PIN_DIR=$TOP/bpf/$mode ISMREDIR_SOCK=$TOP/$mode.sock
 	mkdir "$TOP/$mode" && chmod 755 "$TOP/$mode"
