@@ -4,6 +4,7 @@
 import dataclasses
 import json
 import os
+import statistics
 import time
 
 from stage import NOWHERE
@@ -102,11 +103,18 @@ def bare(stage, plane, work, args):
     return json.loads(stage.output("tcp", [stage.tool("barering"), work, *args], 40))
 
 
-def load_row(name, group, label, key, work, args, effort_ms, planes, ends=None, more=()):
+def mean(results):
+    """The numbers of several runs as one."""
+    return {key: statistics.fmean(r[key] for r in results) if isinstance(value, float) else value
+            for key, value in results[0].items()}
+
+
+def load_row(name, group, label, key, work, args, effort_ms, planes, ends=None, more=(), starts=1):
     """
     A row of the workload program.
     @args: options that the bare ring has, too; @more: others
     @ends: function of the plane, gives those of both ends
+    @starts: so often anew for one result, where what happens at first lasts for a run
     """
     args = [str(a) for a in ["--ms", effort_ms, *args]]
     more = [str(a) for a in more]
@@ -115,7 +123,8 @@ def load_row(name, group, label, key, work, args, effort_ms, planes, ends=None, 
         if plane in ("ring", "memcpy"):
             return bare(stage, plane, work, args)
         server, client = ends(plane) if ends else (plane, plane)
-        return netload(stage, work, server, client, args + more, effort_ms / 1000)
+        return mean([netload(stage, work, server, client, args + more, effort_ms / 1000)
+                     for _ in range(starts)])
 
     return Row(name, group, label, key, not key.endswith("per_sec"), planes, measure)
 
@@ -162,7 +171,8 @@ def busy_rows(effort):
 def connect_rows(effort):
     """
     Short connections, by who of the two ends is capable. On one CPU nobody is ever idle, so the rate
-    says what a connection costs; on two it also says who fell asleep before the next one came.
+    says what a connection costs; on two it also says who fell asleep before the next one came, which
+    goes on as it began.
     """
     some = ("tcp", "naive", "skmsg", "direct")
     kinds = (("both", "both ends capable", lambda p: (p, p), some + ("unix",)),
@@ -171,8 +181,9 @@ def connect_rows(effort):
              ("unloaded", "under `ismredir run`, nothing loaded",
               lambda p: (p, p) if p == "tcp" else (NOWHERE, NOWHERE), ("tcp", "direct")))
     return [load_row(f"connect/{kind}/{place}", "connect", f"{label}, {words}", "per_sec",
-                     "connect", cpus(place), effort.connect_ms, planes, ends, ["--spread", 16])
-            for place, words in (("one-cpu", "one CPU"), ("two-cpus", "two CPUs"))
+                     "connect", cpus(place), effort.connect_ms, planes, ends, ["--spread", 16],
+                     starts)
+            for place, words, starts in (("one-cpu", "one CPU", 1), ("two-cpus", "two CPUs", 4))
             for kind, label, ends, planes in kinds]
 
 
