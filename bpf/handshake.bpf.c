@@ -317,11 +317,6 @@ static __noinline int wants_offer(struct bpf_sock_ops *skops, struct ism_ctl *c,
 	struct ism_end active = { .known = 1, .dir = ISM_RULE_OUT }, passive = {};
 	int plane;
 
-	/* First: with a partner that is not capable nothing more than this shall be paid. */
-	if (is_negative(skops, c)) {
-		ism_count_reason(ISM_R_NEGATIVE);
-		return ISM_PLANE_TCP;
-	}
 	active.sk = &tp->inet_conn.icsk_inet.sk;
 	active.local = is_local(active.sk, is_v4(skops));
 	if (c->n_rules) {
@@ -433,6 +428,11 @@ static __always_inline void on_connect(struct bpf_sock_ops *skops)
 	forget_earlier(own_storage(skops, 0));
 	if (!c || !tp || c->word != ISM_WORD_ON)
 		return;
+	/* First: with a partner that is not capable nothing more than this shall be paid. */
+	if (is_negative(skops, c)) {
+		ism_count_reason(ISM_R_NEGATIVE);
+		return;
+	}
 	plane = wants_offer(skops, c, tp);
 	/* The dummy of a relay connects, too, and to nowhere. */
 	if (plane != ISM_PLANE_TCP && !BPF_CORE_READ_BITFIELD_PROBED(tp, repair))
@@ -923,6 +923,21 @@ static __always_inline void pair_later(struct bpf_sock_ops *skops, struct ism_co
 	ism_count(direct_pairs, 1);
 }
 
+/*
+ * Of a connection with both, timestamps and window scaling take 13 bytes of the options on its SYN. So one that is
+ * no longer than Linux makes it has room for neither our option nor SMC's, and needs no search.
+ */
+#define ISM_USUAL_SYN 40
+
+static __always_inline int is_usual_syn(const struct tcp_sock *tp)
+{
+	const struct saved_syn *syn = KREAD(struct tcp_sock, tp, saved_syn);
+
+	return syn && KREAD(struct saved_syn, syn, tcp_hdrlen) <= ISM_USUAL_SYN &&
+	       BPF_CORE_READ_BITFIELD_PROBED(tp, rx_opt.tstamp_ok) &&
+	       BPF_CORE_READ_BITFIELD_PROBED(tp, rx_opt.wscale_ok);
+}
+
 static __always_inline void on_passive(struct bpf_sock_ops *skops)
 {
 	struct ism_option opt = {};
@@ -937,6 +952,10 @@ static __always_inline void on_passive(struct bpf_sock_ops *skops)
 		drop_write_flag(skops);
 	if (!tp)
 		goto plain;
+	if (is_usual_syn(tp)) {
+		ism_count_reason(ISM_R_NO_OFFER);
+		goto plain;
+	}
 	reason = read_offer(skops, &opt);
 	if (reason) {
 		note_smc(skops, BPF_LOAD_HDR_OPT_TCP_SYN);

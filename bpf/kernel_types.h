@@ -202,6 +202,11 @@ struct saved_syn {
 };
 
 /* include/linux/tcp.h */
+struct tcp_options_received {
+	__u16 wscale_ok : 1;
+	__u16 tstamp_ok : 1;
+};
+
 struct tcp_sock {
 	struct inet_connection_sock inet_conn;
 	__u32 copied_seq;
@@ -215,6 +220,7 @@ struct tcp_sock {
 	__u8 repair : 1;
 	void *fastopen_req;
 	struct saved_syn *saved_syn;
+	struct tcp_options_received rx_opt;
 	__u64 bytes_acked;
 };
 

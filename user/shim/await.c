@@ -17,7 +17,7 @@
 #define SCORE_MISS 2
 /* Waits without looking, each time twice as many, until a look has been worth it. */
 #define REST_MIN 32
-#define REST_MAX 1024
+#define REST_MAX 4096
 /* So many times in a row it was there already: the look was for nothing, and costs a system call. */
 #define PROMPT 8
 

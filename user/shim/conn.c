@@ -289,6 +289,15 @@ static void last_fd(struct conn *c, int fd)
 		real.write(c->own_bell, &(uint64_t){ 1 }, 8);
 }
 
+/* The end of most: rings were never asked for, and there is nobody else that could be looking at it. */
+static int is_only_here(const struct conn *c)
+{
+	return __libc_single_threaded && !conn_attached(c) && !c->slot->token &&
+	       atomic_load_explicit(&c->slot->procs, memory_order_relaxed) == 1 &&
+	       atomic_load_explicit(&c->fds, memory_order_relaxed) == 1 &&
+	       !atomic_load_explicit(&c->users, memory_order_relaxed) && !c->items;
+}
+
 void conn_close(int fd)
 {
 	ism_fd_t e = ism_fd_get(fd);
@@ -308,7 +317,9 @@ void conn_close(int fd)
 	case ISM_FD_CONN:
 		epoll_conn_closed(c, fd);
 		ism_fd_set(fd, ISM_FD_NONE, NULL);
-		if (atomic_fetch_sub(&c->fds, 1) == 1)
+		if (is_only_here(c))
+			conn_free(c);
+		else if (atomic_fetch_sub(&c->fds, 1) == 1)
 			last_fd(c, fd);
 		break;
 	}
