@@ -10,16 +10,21 @@
 #define LOOK_AT_CLOCK  32
 #define LOOK_AT_TCP_NS 1000000
 /* How long a stream is held back for its reader to empty TCP, and after how long it is tried again. */
-#define DRAIN_NS	  20000000
+#define DRAIN_NS	  50000000
 #define DRAIN_NONBLOCK_NS 1000000
-#define DRAIN_STALL_NS	  300000
+#define DRAIN_STALL_NS	  25000000
+/* Who does not see it read for so long does not look on, but leaves it the CPU: others may want that, too. */
+#define DRAIN_LOOK_NS 300000
+#define DRAIN_NAP_NS  200000
 /* The same to another kernel, where megabytes may be on the way, and come in bursts. */
 #define DRAIN_REMOTE_NS		 1000000000
 #define DRAIN_REMOTE_NONBLOCK_NS 10000000
 #define DRAIN_REMOTE_STALL_NS	 50000000
 #define DRAIN_REMOTE_NAP_NS	 100000
-#define DRAIN_AGAIN_NS		 5000000
-#define DRAIN_AGAIN_MAX_NS	 1000000000
+/* Twice as long each time, and four times what the last one took. */
+#define DRAIN_AGAIN_NS		5000000
+#define DRAIN_AGAIN_MAX_NS	1000000000
+#define DRAIN_AGAIN_NONBLOCK_NS 100000000
 /* Bytes after which the way of copying is looked at again. */
 #define TUNE_STRIDE 16384
 /* A writer that has blocked so long before a full ring goes on by TCP, which holds some megabytes more. */
@@ -206,15 +211,15 @@ static uint64_t drain_time(const struct conn *c, int nonblock)
 }
 
 /*
- * To another kernel this may take long, so others may send meanwhile, and a signal handler may leave by
- * longjmp(): tx_lock is not held then. 0 when things have changed so that it is no use.
+ * Asleep others may send, and a signal handler may leave by longjmp(): tx_lock is not held then. 0 when things have
+ * changed so that it is no use.
  */
-static int drain_pause(struct conn *c, uint32_t intr)
+static int drain_pause(struct conn *c, uint32_t intr, uint64_t unseen)
 {
-	static const struct timespec nap = { .tv_nsec = DRAIN_REMOTE_NAP_NS };
 	struct ism_slot *s = c->slot;
+	struct timespec nap = { .tv_nsec = s->remote ? DRAIN_REMOTE_NAP_NS : DRAIN_NAP_NS };
 
-	if (s->remote) {
+	if (s->remote || unseen > DRAIN_LOOK_NS) {
 		ism_lock_drop(&s->tx_lock);
 		real.ppoll(NULL, 0, &nap, NULL);
 		while (ism_lock_take(&s->tx_lock))
@@ -229,11 +234,23 @@ static int drain_pause(struct conn *c, uint32_t intr)
 	       !(atomic_load(&s->shut) & 2);
 }
 
+/* When next, after one that took @spent. */
+static uint64_t drain_again(struct ism_slot *s, uint64_t spent, int nonblock)
+{
+	uint64_t most = nonblock && !s->remote ? DRAIN_AGAIN_NONBLOCK_NS : DRAIN_AGAIN_MAX_NS;
+	uint64_t wait = s->drain_wait ? s->drain_wait * 2 : DRAIN_AGAIN_NS;
+
+	if (!s->remote && wait < 4 * spent)
+		wait = 4 * spent;
+	s->drain_wait = wait < most ? wait : most;
+	return s->drain_wait;
+}
+
 /* tx_lock held, see drain_pause() */
 static int wait_drained(struct conn *c, int fd, int nonblock)
 {
 	struct ism_slot *s = c->slot;
-	uint64_t now = ism_now_ns(), w = rx_word(c), last = w, seen = now;
+	uint64_t now = ism_now_ns(), w = rx_word(c), last = w, seen = now, start = now;
 	uint64_t end = now + drain_time(c, nonblock);
 	uint64_t stall = s->remote ? DRAIN_REMOTE_STALL_NS : DRAIN_STALL_NS;
 	uint32_t intr = ism_interrupts;
@@ -246,7 +263,7 @@ static int wait_drained(struct conn *c, int fd, int nonblock)
 			s->drain_wait = 0;
 			return 1;
 		}
-		if (!drain_pause(c, intr))
+		if (!drain_pause(c, intr, now - seen))
 			return atomic_load(&s->tx_state) == ISM_TX_RING &&
 			       !(atomic_load(&s->shut) & 2);
 		now = ism_now_ns();
@@ -255,10 +272,7 @@ static int wait_drained(struct conn *c, int fd, int nonblock)
 			seen = now;
 		last = w;
 	}
-	s->drain_wait = s->drain_wait ? s->drain_wait * 2 : DRAIN_AGAIN_NS;
-	if (s->drain_wait > DRAIN_AGAIN_MAX_NS)
-		s->drain_wait = DRAIN_AGAIN_MAX_NS;
-	s->drain_at = now + s->drain_wait;
+	s->drain_at = now + drain_again(s, now - start, nonblock);
 	return 0;
 }
 
