@@ -116,11 +116,18 @@ def multiplex(port):
                 serve(key.fileobj, key.data, events)
 
 
+QUESTIONS = 60000  # bytes
+
+
 def converse(sock, data, half_close):
-    """A few questions and answers, then pieces of random size from a thread; returns what came."""
+    """
+    A few questions and answers, then pieces of random size from a thread; returns what came. The end is said once
+    there is an answer to the pieces: what was inherited with an end and unread bytes before it is EAGAIN (shim.rst).
+    """
     got = bytearray()
     at = 0
-    while len(got) < min(len(data), 60000):
+    answered = threading.Event()
+    while len(got) < min(len(data), QUESTIONS):
         if len(got) == at:
             sock.sendall(data[at : at + 600])
             at += len(data[at : at + 600])
@@ -133,12 +140,15 @@ def converse(sock, data, half_close):
             sock.sendall(data[at : at + size])
             at += size
         if half_close:
+            answered.wait(60)
             sock.shutdown(socket.SHUT_WR)
 
     sender = threading.Thread(target=send)
     sender.start()
     while (half_close or len(got) < len(data)) and (piece := sock.recv(1 << 16)):
         got += piece
+        answered.set()
+    answered.set()
     sender.join()
     return got
 
