@@ -81,10 +81,10 @@ static __always_inline struct ism_conn *own_enrolled(struct bpf_sock_ops *skops,
 	return *token ? bpf_map_lookup_elem(&conns, token) : 0;
 }
 
-/* The way from the socket to its record. 0, or why not. */
-static __always_inline __u32 add_token(__u64 cookie, __u64 token)
+/* The way from the socket to its record. 0, or the map is full. */
+static __always_inline long add_token(__u64 cookie, __u64 token)
 {
-	return bpf_map_update_elem(&tokens, &cookie, &token, BPF_ANY) ? ISM_R_MAP_FULL : 0;
+	return bpf_map_update_elem(&tokens, &cookie, &token, BPF_ANY);
 }
 
 static __always_inline int is_v4(const struct bpf_sock_ops *skops)

@@ -158,7 +158,7 @@ struct ism_conn {
  * struct ism_sk - what a socket remembers by itself. Making one costs a short connection more than all
  *                 else that is done for it, so only those have one that need it: listeners, sockets with
  *                 capabilities of their own or kept on TCP, connections that are used for longer.
- * @token: key of its record in conns, a copy of what is in tokens; 0 if it is not known here
+ * @token: key of its record in conns, for those that cannot or need not find it anew; 0 if it is not known here
  * @pin: enum ism_reason that keeps it on TCP from the start, 0 if none
  * @stale: token of an earlier connection of this socket, under which it is still in the sockhash
  * @listens: it is counted in the listeners map

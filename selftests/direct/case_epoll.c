@@ -22,7 +22,7 @@ static int change(int ep, int fd, uint32_t events)
 	return epoll_ctl(ep, EPOLL_CTL_MOD, fd, &ev);
 }
 
-/* The server's part of most: bytes when the client asks for them, @ms later. */
+/* The server's part of most: bytes when the client asks for them, @ms later, until both are through. */
 static void feed(struct end *e, int rounds, int ms)
 {
 	for (int i = 0; i < rounds; i++) {
@@ -30,6 +30,7 @@ static void feed(struct end *e, int rounds, int ms)
 		nap(ms);
 		put(e, 100);
 	}
+	meet(e);
 }
 
 /* The events that @ep reports for @fd and nobody else, 0 for none. */
@@ -169,7 +170,6 @@ static void members(struct end *e)
 
 	if (e->server) {
 		feed(e, 3, 0);
-		meet(e);
 		return;
 	}
 	/* a dup keeps the entry of a closed number alive, with its data */
@@ -207,7 +207,6 @@ static void two_sets(struct end *e)
 
 	if (e->server) {
 		feed(e, 2, 0);
-		meet(e);
 		chat(e);
 		return;
 	}
@@ -237,7 +236,6 @@ static void nested(struct end *e)
 
 	if (e->server) {
 		feed(e, 4, 30);
-		meet(e);
 		return;
 	}
 	IS(add(in, e->fd, EPOLLIN), 0);
@@ -277,7 +275,6 @@ static void nested_later(struct end *e)
 
 	if (e->server) {
 		feed(e, 2, 30);
-		meet(e);
 		return;
 	}
 	IS(add(before, e->fd, EPOLLIN), 0);
@@ -331,7 +328,6 @@ static void shared_set(struct end *e)
 
 	if (e->server) {
 		feed(e, 2, 0);
-		meet(e);
 		return;
 	}
 	IS(add(ep, e->fd, EPOLLIN), 0);

@@ -463,7 +463,6 @@ static void tfo_listener(int fd)
 	can_direct(fd);
 }
 
-/* The passive end is established before its SYN-ACK is sent: it decides all the same. */
 /* Connections, one accepted end of which nobody has asked about, over a replace: their tokens stay what they are. */
 static void direct_outlives(void)
 {
@@ -487,6 +486,7 @@ static void direct_outlives(void)
 	close(l);
 }
 
+/* The passive end is established before its SYN-ACK is sent: it decides all the same. */
 static void direct_tfo(void)
 {
 	struct pair p = { .listener = listen_on(0, tfo_listener) };
