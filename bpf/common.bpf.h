@@ -18,6 +18,8 @@
  * bpf_probe_read_kernel(), which costs some 20 ns, and a verdict makes thirty of them.
  */
 extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak;
+/* A program's context as the kernel has it (6.2). */
+extern void *bpf_cast_to_kern_ctx(void *obj) __ksym __weak;
 
 #define KREAD(type, addr, field)                                                                   \
 	({                                                                                         \
@@ -28,6 +30,20 @@ extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak;
 			__v = __p->field;                                                          \
 		} else {                                                                           \
 			__v = BPF_CORE_READ((type *)__a, field);                                   \
+		}                                                                                  \
+		__v;                                                                               \
+	})
+
+/* The same of a bit field. */
+#define KBITS(type, addr, field)                                                                   \
+	({                                                                                         \
+		const void *__a = (const void *)(addr);                                            \
+		__u64 __v;                                                                         \
+		if (bpf_rdonly_cast) {                                                             \
+			type *__p = bpf_rdonly_cast(__a, bpf_core_type_id_kernel(type));           \
+			__v = BPF_CORE_READ_BITFIELD(__p, field);                                  \
+		} else {                                                                           \
+			__v = BPF_CORE_READ_BITFIELD_PROBED((type *)__a, field);                   \
 		}                                                                                  \
 		__v;                                                                               \
 	})

@@ -6,6 +6,7 @@
 #include "common.bpf.h"
 #include "current.bpf.h"
 #include <bpf/bpf_endian.h>
+#include "negative.bpf.h"
 #include "passive.bpf.h"
 #include "policy.bpf.h"
 #include "relay_end.bpf.h"
@@ -45,11 +46,19 @@ static __always_inline void drop_write_flag(struct bpf_sock_ops *skops)
 	drop_flags(skops, BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
 }
 
+/*
+ * A call of a helper costs 8 to 10 ns, more than what many of them do: with the usual mitigations each return in
+ * the kernel is mispredicted. So what can be had by loads is, here and below.
+ */
 static __always_inline struct tcp_sock *full_sock(struct bpf_sock_ops *skops)
 {
 	struct bpf_sock *sk = skops->sk;
 
-	return sk ? bpf_skc_to_tcp_sock(sk) : 0;
+	if (!sk)
+		return 0;
+	if (bpf_rdonly_cast)
+		return bpf_rdonly_cast(sk, bpf_core_type_id_kernel(struct tcp_sock));
+	return bpf_skc_to_tcp_sock(sk);
 }
 
 static __always_inline struct ism_sk *own_storage(struct bpf_sock_ops *skops, __u64 flags)
@@ -63,7 +72,7 @@ static __always_inline struct ism_conn *own_conn(struct bpf_sock_ops *skops, __u
 {
 	struct tcp_sock *tp = full_sock(skops);
 
-	return tp ? ism_conn_of(tp, bpf_get_socket_cookie(skops), token) : 0;
+	return tp ? ism_conn_of(tp, ism_sk_cookie((struct sock *)tp), token) : 0;
 }
 
 /* Where it can only be an active end. */
@@ -71,7 +80,7 @@ static __always_inline struct ism_conn *own_active(struct bpf_sock_ops *skops, _
 {
 	struct tcp_sock *tp = full_sock(skops);
 
-	return tp ? ism_active_conn(tp, bpf_get_socket_cookie(skops), token) : 0;
+	return tp ? ism_active_conn(tp, ism_sk_cookie((struct sock *)tp), token) : 0;
 }
 
 /* Where it is in the sockhash. */
@@ -79,6 +88,13 @@ static __always_inline struct ism_conn *own_enrolled(struct bpf_sock_ops *skops,
 {
 	*token = skops->sk ? ism_token_of(bpf_get_socket_cookie(skops)) : 0;
 	return *token ? bpf_map_lookup_elem(&conns, token) : 0;
+}
+
+static __always_inline __u64 netns_of(const struct tcp_sock *tp)
+{
+	const struct net *net = KREAD(struct sock, tp, __sk_common.skc_net.net);
+
+	return KREAD(struct net, net, net_cookie);
 }
 
 /* The way from the socket to its record. 0, or the map is full. */
@@ -210,9 +226,10 @@ static __always_inline int has_smc_option(struct bpf_sock_ops *skops, __u64 flag
 }
 
 /* Times to a tick will do here: reading the clock itself is a good part of what these functions cost. */
-static __always_inline void note_peer(struct bpf_sock_ops *skops, __u32 flag)
+static __always_inline void note_peer(struct bpf_sock_ops *skops, const struct tcp_sock *tp,
+				      __u32 flag)
 {
-	struct ism_peer_key key = { .netns = bpf_get_netns_cookie(skops) };
+	struct ism_peer_key key = { .netns = netns_of(tp) };
 	struct ism_peer fresh = { .last_ns = bpf_ktime_get_coarse_ns(), .count = 1, .flags = flag };
 	struct ism_peer *p;
 
@@ -228,44 +245,24 @@ static __always_inline void note_peer(struct bpf_sock_ops *skops, __u32 flag)
 }
 
 /* Our option and SMC's do not fit into one SYN, so this is asked only where ours is missing. */
-static __always_inline void note_smc(struct bpf_sock_ops *skops, __u64 flags)
+static __always_inline void note_smc(struct bpf_sock_ops *skops, const struct tcp_sock *tp,
+				     __u64 flags)
 {
 	if (!has_smc_option(skops, flags))
 		return;
-	note_peer(skops, ISM_PEER_SMC);
+	note_peer(skops, tp, ISM_PEER_SMC);
 	ism_count(smc_seen, 1);
 }
 
 /* ---------------------------------------------------------------- negative cache */
 
-static __always_inline void neg_key(struct bpf_sock_ops *skops, struct ism_neg_key *key)
+static __always_inline struct neg_dest dest_of(struct bpf_sock_ops *skops,
+					       const struct tcp_sock *tp)
 {
-	__builtin_memset(key, 0, sizeof(*key));
-	key->netns = bpf_get_netns_cookie(skops);
-	get_raddr(skops, key->addr, 1);
-	key->port = remote_port(skops);
-}
+	struct neg_dest d = { .netns = netns_of(tp), .port = remote_port(skops) };
 
-static __always_inline int is_negative(struct bpf_sock_ops *skops, struct ism_ctl *c)
-{
-	struct ism_neg_key key;
-	struct ism_neg *n;
-
-	neg_key(skops, &key);
-	n = bpf_map_lookup_elem(&negative, &key);
-	return n && n->epoch == c->epoch && bpf_ktime_get_coarse_ns() < n->until_ns;
-}
-
-static __always_inline void set_negative(struct bpf_sock_ops *skops, struct ism_ctl *c,
-					 __u32 reason)
-{
-	struct ism_neg_key key;
-	struct ism_neg n = { .until_ns = bpf_ktime_get_coarse_ns() + c->neg_ttl_ns,
-			     .epoch = c->epoch,
-			     .reason = reason };
-
-	neg_key(skops, &key);
-	bpf_map_update_elem(&negative, &key, &n, BPF_ANY);
+	get_raddr(skops, (__u8 *)d.addr, 1);
+	return d;
 }
 
 /* ---------------------------------------------------------------- active end */
@@ -292,7 +289,7 @@ static __always_inline void fill_conn(struct bpf_sock_ops *skops, struct ism_con
 	const struct sock *sk = &tp->inet_conn.icsk_inet.sk;
 
 	c->cookie = bpf_get_socket_cookie(skops);
-	c->netns = bpf_get_netns_cookie(skops);
+	c->netns = netns_of(tp);
 	c->cgroup = ism_sk_cgroup_id(sk);
 	c->sk = (__u64)tp;
 	c->born_ns = bpf_ktime_get_coarse_ns();
@@ -423,19 +420,22 @@ static __always_inline void on_connect(struct bpf_sock_ops *skops)
 {
 	struct ism_ctl *c = ism_ctl();
 	struct tcp_sock *tp = full_sock(skops);
+	struct neg_dest dest;
 	int plane;
 
-	forget_earlier(own_storage(skops, 0));
+	if (tp && KREAD(struct sock, tp, sk_bpf_storage))
+		forget_earlier(own_storage(skops, 0));
 	if (!c || !tp || c->word != ISM_WORD_ON)
 		return;
 	/* First: with a partner that is not capable nothing more than this shall be paid. */
-	if (is_negative(skops, c)) {
+	dest = dest_of(skops, tp);
+	if (ism_is_negative(&dest, c->epoch)) {
 		ism_count_reason(ISM_R_NEGATIVE);
 		return;
 	}
 	plane = wants_offer(skops, c, tp);
 	/* The dummy of a relay connects, too, and to nowhere. */
-	if (plane != ISM_PLANE_TCP && !BPF_CORE_READ_BITFIELD_PROBED(tp, repair))
+	if (plane != ISM_PLANE_TCP && !KBITS(struct tcp_sock, tp, repair))
 		add_active(skops, plane);
 }
 
@@ -588,6 +588,7 @@ static __always_inline void on_active(struct bpf_sock_ops *skops)
 	struct ism_ctl *c = ism_ctl();
 	struct tcp_sock *tp = full_sock(skops);
 	struct ism_option opt = {};
+	struct neg_dest dest;
 	struct ism_conn *rec;
 	__u32 reason, tag;
 	__u64 token;
@@ -605,20 +606,21 @@ static __always_inline void on_active(struct bpf_sock_ops *skops)
 	get_laddr(skops, rec->laddr);
 	ism_set(rec, ISM_CONN_ESTABLISHED);
 	if (!(rec->flags & ISM_CONN_OFFERED)) {
-		note_smc(skops, 0);
+		note_smc(skops, tp, 0);
 		ism_count_reason(rec->reason);
 		return;
 	}
 	reason = read_answer(skops, rec, token, tag, &opt);
 	if (reason) {
-		note_smc(skops, 0);
+		note_smc(skops, tp, 0);
 		/* 6.18 does not even ask for options on a SYN that it sends again. */
 		if (reason == ISM_R_NO_ANSWER && skops->total_retrans)
 			reason = ISM_R_SYN_RETRANS;
 		if (rec->reason == ISM_R_PENDING || reason != ISM_R_NO_ANSWER)
 			rec->reason = reason;
 		ism_count_reason(rec->reason);
-		set_negative(skops, c, rec->reason);
+		dest = dest_of(skops, tp);
+		ism_set_negative(&dest, c, rec->reason);
 		return;
 	}
 	rec->peer = opt.token;
@@ -626,7 +628,7 @@ static __always_inline void on_active(struct bpf_sock_ops *skops)
 	if (!(rec->flags & ISM_CONN_ANSWERED))
 		make_remote(rec, &opt, rec->offered);
 	settle(skops, rec, token, tp);
-	note_peer(skops, ISM_PEER_ISMREDIR);
+	note_peer(skops, tp, ISM_PEER_ISMREDIR);
 }
 
 /* ---------------------------------------------------------------- passive end */
@@ -776,6 +778,28 @@ static __always_inline __u32 read_offer(struct bpf_sock_ops *skops, struct ism_o
 	return load_option(skops, BPF_LOAD_HDR_OPT_TCP_SYN, opt);
 }
 
+/*
+ * Linux sends no SYN without an MSS (tcp_syn_options()), so one of no more than this has no room for an offer and needs
+ * no search, which costs more than all else that a connection without one does here.
+ */
+#define ISM_USUAL_SYN 40
+_Static_assert(20 + 4 + ISM_OPT_LEN > ISM_USUAL_SYN, "header, MSS and offer");
+
+/* Is that so of the SYN that a SYN-ACK replies to? */
+static __always_inline int replies_to_usual(struct bpf_sock_ops *skops)
+{
+	struct bpf_sock_ops_kern *ctx;
+	struct sk_buff *syn;
+
+	if (!bpf_cast_to_kern_ctx)
+		return 0;
+	ctx = bpf_cast_to_kern_ctx(skops);
+	syn = KREAD(struct bpf_sock_ops_kern, ctx, syn_skb);
+	/* at its TCP header: bpf_sock_ops_get_syn() */
+	return syn &&
+	       KBITS(struct tcphdr, KREAD(struct sk_buff, syn, data), doff) * 4 <= ISM_USUAL_SYN;
+}
+
 static __always_inline void reserve_answer(struct bpf_sock_ops *skops)
 {
 	struct ism_option opt = {};
@@ -787,6 +811,8 @@ static __always_inline void reserve_answer(struct bpf_sock_ops *skops)
 		ism_count_reason(ISM_R_SYN_COOKIE);
 		return;
 	}
+	if (replies_to_usual(skops))
+		return;
 	reason = read_offer(skops, &opt);
 	if (reason == ISM_R_NO_OFFER)
 		return;
@@ -923,22 +949,18 @@ static __always_inline void pair_later(struct bpf_sock_ops *skops, struct ism_co
 	ism_count(direct_pairs, 1);
 }
 
-/*
- * Of a connection with both, timestamps and window scaling take 13 bytes of the options on its SYN. So one that is
- * no longer than Linux makes it has room for neither our option nor SMC's, and needs no search.
- */
-#define ISM_USUAL_SYN 40
-
+/* With timestamps and window scaling, 13 bytes more, there is none for SMC's option, either. */
 static __always_inline int is_usual_syn(const struct tcp_sock *tp)
 {
 	const struct saved_syn *syn = KREAD(struct tcp_sock, tp, saved_syn);
 
 	return syn && KREAD(struct saved_syn, syn, tcp_hdrlen) <= ISM_USUAL_SYN &&
-	       BPF_CORE_READ_BITFIELD_PROBED(tp, rx_opt.tstamp_ok) &&
-	       BPF_CORE_READ_BITFIELD_PROBED(tp, rx_opt.wscale_ok);
+	       KBITS(struct tcp_sock, tp, rx_opt.tstamp_ok) &&
+	       KBITS(struct tcp_sock, tp, rx_opt.wscale_ok);
 }
 
-static __always_inline void on_passive(struct bpf_sock_ops *skops)
+/* Return: has this end a record of its own, so that something is to be done when it ends? */
+static __always_inline int pair(struct bpf_sock_ops *skops)
 {
 	struct ism_option opt = {};
 	struct tcp_sock *tp = full_sock(skops);
@@ -947,20 +969,17 @@ static __always_inline void on_passive(struct bpf_sock_ops *skops)
 	__u64 token;
 	__u32 reason;
 
-	/* With TCP fast open the SYN-ACK is still to be written; on_hdr_len clears the flag later. */
-	if (!(skops->skb_tcp_flags & ISM_TCPHDR_SYN))
-		drop_write_flag(skops);
 	if (!tp)
-		goto plain;
+		return 0;
 	if (is_usual_syn(tp)) {
 		ism_count_reason(ISM_R_NO_OFFER);
-		goto plain;
+		return 0;
 	}
 	reason = read_offer(skops, &opt);
 	if (reason) {
-		note_smc(skops, BPF_LOAD_HDR_OPT_TCP_SYN);
+		note_smc(skops, tp, BPF_LOAD_HDR_OPT_TCP_SYN);
 		ism_count_reason(reason);
-		goto plain;
+		return 0;
 	}
 	a = bpf_map_lookup_elem(&conns, &opt.token);
 	/* nothing was read yet, and with fast open nothing was queued */
@@ -970,36 +989,45 @@ static __always_inline void on_passive(struct bpf_sock_ops *skops)
 		reason = answerable(skops, &opt, &o);
 		if (reason) {
 			ism_count_reason(reason);
-			goto plain;
+			return 0;
 		}
-		note_peer(skops, ISM_PEER_ISMREDIR);
+		note_peer(skops, tp, ISM_PEER_ISMREDIR);
 		pair_remote(skops, tp, &opt, token, &o);
-		return;
+		return 1;
 	}
 	/*
 	 * The active end names us exactly if we answered and the answer arrived. With fast open we
 	 * come first: then it is still waiting for its SYN-ACK.
 	 */
 	if (a->peer != token && (a->peer || a->flags & ISM_CONN_ESTABLISHED))
-		goto plain;
+		return 0;
 	if (!(a->flags & ISM_CONN_ANSWERED)) {
 		reason = answerable(skops, &opt, &o);
 		if (reason) {
 			ism_count_reason(reason);
-			goto plain;
+			return 0;
 		}
 		note_answer(&o);
 	}
-	note_peer(skops, ISM_PEER_ISMREDIR);
+	note_peer(skops, tp, ISM_PEER_ISMREDIR);
 	/* With fast open the active end does not know our token yet, by which it finds our record. */
 	if (!ism_both_direct(a) || a->peer != token) {
 		pair_passive(skops, tp, opt.token, token, a);
-		return;
+		return 1;
 	}
 	pair_later(skops, a);
-plain:
-	/* It has this one from its listener, and nothing is to be done when it ends. */
-	drop_flags(skops, BPF_SOCK_OPS_STATE_CB_FLAG);
+	return 0;
+}
+
+static __always_inline void on_passive(struct bpf_sock_ops *skops)
+{
+	/* both from its listener */
+	__u32 unused = pair(skops) ? 0 : BPF_SOCK_OPS_STATE_CB_FLAG;
+
+	/* With TCP fast open the SYN-ACK is still to be written; on_hdr_len() clears the flag later. */
+	if (!(skops->skb_tcp_flags & ISM_TCPHDR_SYN))
+		unused |= BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG;
+	drop_flags(skops, unused);
 }
 
 /* ---------------------------------------------------------------- leaving the sockhash */

@@ -176,6 +176,7 @@ struct sock {
 	int sk_err;
 	int sk_forward_alloc;
 	void *sk_user_data;
+	void *sk_bpf_storage;
 	struct mem_cgroup *sk_memcg;
 	struct socket_wq *sk_wq;
 	struct socket *sk_socket;
@@ -199,6 +200,19 @@ struct saved_syn {
 	__u32 network_hdrlen;
 	__u32 tcp_hdrlen;
 	__u8 data[];
+};
+
+/* include/linux/skbuff.h, include/uapi/linux/tcp.h, include/linux/filter.h */
+struct sk_buff {
+	unsigned char *data;
+};
+
+struct tcphdr {
+	__u16 doff : 4;
+};
+
+struct bpf_sock_ops_kern {
+	struct sk_buff *syn_skb;
 };
 
 /* include/linux/tcp.h */

@@ -61,9 +61,10 @@ struct {
 } peers SEC(".maps");
 
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 4096);
-	__type(key, struct ism_neg_key);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, ISM_NEGATIVE);
+	__uint(map_flags, BPF_F_MMAPABLE); /* for its page alignment alone */
+	__type(key, __u32);
 	__type(value, struct ism_neg);
 } negative SEC(".maps");
 

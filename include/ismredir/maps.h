@@ -13,7 +13,7 @@
  *   procs      LRU hash  __u32 process id       -> struct ism_proc      who can use rings
  *   listeners  hash      struct ism_lkey        -> struct ism_listener  who may answer offers
  *   peers      LRU hash  struct ism_peer_key    -> struct ism_peer      who was seen capable
- *   negative   LRU hash  struct ism_neg_key     -> struct ism_neg       who did not answer
+ *   negative   array     place                  -> struct ism_neg       who did not answer
  *   rules      array     __u32 index            -> struct ism_rule      the policy, first match wins
  *   ctl        array     0                      -> struct ism_ctl       on/off/drain and budgets
  *   stats      percpu    0                      -> struct ism_stats     counters
@@ -25,7 +25,7 @@
 #include <linux/types.h>
 
 #define ISM_PIN_DIR	"/sys/fs/bpf/ismredir"
-#define ISM_MAPS_FORMAT 6 /* bumped when a layout below changes: --replace refuses another one */
+#define ISM_MAPS_FORMAT 7 /* bumped when a layout below changes: --replace refuses another one */
 
 /* Who moves the bytes. */
 enum ism_plane {
@@ -250,23 +250,25 @@ struct ism_peer {
 	__u32 pad;
 };
 
-struct ism_neg_key {
-	__u64 netns;
-	__u8 addr[16]; /* network order; IPv4 as ::ffff:a.b.c.d */
-	__u32 port; /* host order */
-	__u32 pad;
-};
+#define ISM_NEGATIVE 4096 /* entries */
 
 /**
- * struct ism_neg - a destination that did not answer
- * @until_ns: CLOCK_MONOTONIC when it is asked again
- * @epoch: ctl epoch then: a newly armed listener makes every older entry void
+ * struct ism_neg - a destination that did not answer, in one cache line; bpf/negative.bpf.h
+ * @until_ns: CLOCK_MONOTONIC when it is asked again; 0 in an entry that was never used
+ * @netns: cookie of the network namespace that asked
+ * @addr: network order; IPv4 as ::ffff:a.b.c.d
+ * @port: host order
  * @reason: enum ism_reason
+ * @epoch: ctl epoch then: a newly armed listener makes every older entry void
  */
 struct ism_neg {
 	__u64 until_ns;
-	__u32 epoch;
+	__u64 netns;
+	__u8 addr[16];
+	__u32 port;
 	__u32 reason;
+	__u32 epoch;
+	__u32 pad[5];
 };
 
 #define ISM_MAX_RULES	64

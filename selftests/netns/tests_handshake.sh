@@ -485,6 +485,40 @@ test_negative_cache()
 	unload
 }
 
+# neg_entries - "ADDRESS PORT REASON LEFT" of each entry, ADDRESS in hexadecimal; LEFT: seconds that it holds
+neg_entries()
+{
+	bpftool -j map dump pinned "$ISMREDIR_PIN_DIR/negative" |
+		jq -r --argjson now "$(awk '{ print int($1) }' /proc/uptime)" '.[].formatted.value |
+			select(.until_ns > 0) | "\(.addr | map(tostring) | join(".")) \(.port) \(.reason) \(
+			.until_ns / 1000000000 - $now | floor)"' | sort
+}
+
+# One entry for each destination, whatever its address is, that is used again.
+test_negative_cache_entries()
+{
+	local at n four=0.0.0.0.0.0.0.0.0.0.255.255.127.0.0.1 six=0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.1
+
+	needs_plane
+	load --set negative-ttl=1000
+	for _ in 1 2; do
+		for at in $(seq 7200 7219); do
+			pair --side server --cgroup "$OUT" --side both --port "$at"
+		done
+		load --replace --set negative-ttl=1000 # makes all of them void
+	done
+	pair --listen ::1 --connect ::1 --side server --cgroup "$OUT" --side both --port 7200
+	neg_entries >"$DIR/entries"
+	n=$(grep -c "^$four 72[01][0-9] " "$DIR/entries")
+	# 20 in 2048 sets of two: where three meet in one, two of them stay
+	((n >= 18 && n <= 20)) || fail "$n entries: $(cat "$DIR/entries")"
+	[ "$(sort "$DIR/entries" | awk '{ print $1, $2 }' | uniq -d)" = "" ] || fail "twice: $(cat "$DIR/entries")"
+	grep -q "^$six 7200 " "$DIR/entries" || fail "IPv6 is not there: $(cat "$DIR/entries")"
+	awk '$3 != 258 || $4 < 900 || $4 > 1000 { exit 1 }' "$DIR/entries" || # no_answer
+		fail "reasons or times: $(cat "$DIR/entries")"
+	unload
+}
+
 test_negative_cache_expires()
 {
 	needs_plane

@@ -181,9 +181,9 @@ test_version()
 {
 	good "version" version
 	is "version" grep -Eq '^ismredir [0-9]+\.[0-9]+\.[0-9]+$' "$TMP/out"
-	is "version tells the formats" grep -Eq '^map format 6, option version 1, libbpf ' "$TMP/out"
+	is "version tells the formats" grep -Eq '^map format 7, option version 1, libbpf ' "$TMP/out"
 	good_json '.version | test("^[0-9]+\\.[0-9]+\\.[0-9]+$")' version
-	good_json '.map_format == 6 and .option_version == 1' version
+	good_json '.map_format == 7 and .option_version == 1' version
 	good_json ".pin_dir == \"$ISMREDIR_PIN_DIR\"" version
 	bad 2 'unexpected argument "x"' version x
 }

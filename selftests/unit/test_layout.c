@@ -25,10 +25,10 @@ static const struct {
 	{                                                                                          \
 #tag, sizeof(struct tag)                                                           \
 	}
-	SHOWN(ism_conn),     SHOWN(ism_sk),	  SHOWN(ism_proc), SHOWN(ism_lkey),
-	SHOWN(ism_listener), SHOWN(ism_peer_key), SHOWN(ism_peer), SHOWN(ism_neg_key),
-	SHOWN(ism_neg),	     SHOWN(ism_rule),	  SHOWN(ism_ctl),  SHOWN(ism_stats),
-	SHOWN(ism_relay),    SHOWN(ism_relay_sk),
+	SHOWN(ism_conn),     SHOWN(ism_sk),	  SHOWN(ism_proc),  SHOWN(ism_lkey),
+	SHOWN(ism_listener), SHOWN(ism_peer_key), SHOWN(ism_peer),  SHOWN(ism_neg),
+	SHOWN(ism_rule),     SHOWN(ism_ctl),	  SHOWN(ism_stats), SHOWN(ism_relay),
+	SHOWN(ism_relay_sk),
 #undef SHOWN
 };
 
