@@ -18,7 +18,7 @@
 static const struct test *const groups[] = {
 	tests_stream, tests_flags, tests_iov,	tests_opts,   tests_close, tests_kill, tests_signal,
 	tests_fd,     tests_fork,  tests_exec,	tests_thread, tests_epoll, tests_edge, tests_file,
-	tests_conn,   tests_vfork, tests_await, tests_local,  NULL,
+	tests_conn,   tests_vfork, tests_await, tests_local,  tests_fresh, NULL,
 };
 
 struct run {

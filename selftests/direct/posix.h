@@ -167,7 +167,7 @@ int open_fds(int below); /* how many descriptors there are below that number */
 extern const struct test tests_stream[], tests_flags[], tests_iov[], tests_opts[], tests_close[],
 	tests_kill[], tests_signal[], tests_fd[], tests_fork[], tests_exec[], tests_thread[],
 	tests_epoll[], tests_edge[], tests_file[], tests_conn[], tests_vfork[], tests_await[],
-	tests_local[];
+	tests_local[], tests_fresh[];
 extern const struct test *const all_tests[];
 
 /* role.c: run one role of one case; does not return */

@@ -5,10 +5,16 @@ asked.py PORT CUE
 
 Makes the file CUE when it has met ismredird, and goes on when that is gone. The requests lie unread in the daemon's
 queue then, and each has the socket with it.
+
+asked.py PORT CUE asks|dies|inherits DAEMON
+
+A child that asks while the process DAEMON is stopped, or (inherits) whose parent has, and that ends then. Makes the file CUE when it has gone
+and the daemon runs again; goes on talking until the file is gone.
 """
 
 import os
 import select
+import signal
 import socket
 import sys
 import time
@@ -61,9 +67,37 @@ def lives_on_elsewhere(listener):
     talk(a, b, 2)
 
 
-def main():
-    port, cue = int(sys.argv[1]), sys.argv[2]
-    listener = socket.create_server(("127.0.0.1", port))
+def child_ends(a, b, how):
+    child = os.fork()
+    if not child:
+        talk(a, b, 40)
+        if how == "dies":
+            os.kill(os.getpid(), signal.SIGKILL)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == (signal.SIGKILL if how == "dies" else 0)
+
+
+def child_asks(listener, cue, how, daemon):
+    a, b = pair(listener)
+    os.kill(daemon, signal.SIGSTOP)
+    try:
+        if how == "inherits":
+            talk(a, b, 4)
+        child_ends(a, b, how)
+    finally:
+        os.kill(daemon, signal.SIGCONT)
+    with open(cue, "w", encoding="utf-8"):
+        pass
+    rounds = 0
+    while os.path.exists(cue):
+        # Who can say that he goes spares the others the many messages after which they would ask.
+        if how != "asks" or rounds < 400:
+            talk(a, b, 20)
+            rounds += 20
+        time.sleep(0.01)
+
+
+def process_asks(listener, cue):
     first = pair(listener)
     talk(*first, 200, 0.002)
     with open(cue, "w", encoding="utf-8"):
@@ -72,6 +106,15 @@ def main():
         time.sleep(0.01)
     ends_and_is_forgotten(listener)
     lives_on_elsewhere(listener)
+
+
+def main():
+    port, cue = int(sys.argv[1]), sys.argv[2]
+    listener = socket.create_server(("127.0.0.1", port))
+    if len(sys.argv) > 3:
+        child_asks(listener, cue, sys.argv[3], int(sys.argv[4]))
+    else:
+        process_asks(listener, cue)
 
 
 main()

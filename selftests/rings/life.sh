@@ -244,6 +244,26 @@ app_daemon-holds-sockets()
 	stop_daemon
 }
 
+# Who has asked goes before the answer: the others that have the connection, too, get rings all the same.
+app daemon-slow-for-child lifecycle python3
+app_daemon-slow-for-child()
+{
+	local how
+
+	under_run
+	start_daemon
+	load --plane direct --port 7000-7009
+	for how in asks dies inherits; do
+		start "$how" "$PYTHON" "$RINGS/asked.py" "$PORT" "$DIR/cue" "$how" "$DAEMON_PID"
+		within 20 [ -e "$DIR/cue" ] || die "it does not come so far: $(cat "$DIR/$how.log")"
+		within 20 on_rings "$PORT" || die "no rings where a child $how: $(ism conns)"
+		rm "$DIR/cue"
+		ended "$PID" "asked.py"
+	done
+	unload
+	stop_daemon
+}
+
 # Its limits are reached: some have rings, the others TCP, all are right.
 app daemon-full lifecycle python3
 app_daemon-full()

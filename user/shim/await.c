@@ -119,12 +119,10 @@ int ism_await(struct pollfd *fds, nfds_t n, enum ism_await kind)
 	return r;
 }
 
-int ism_await_data(const struct conn *c, int fd)
+int ism_await_data(int fd)
 {
 	struct pollfd p = { .fd = fd, .events = POLLIN };
 
-	if (atomic_load_explicit(&c->slot->nonblock, memory_order_relaxed))
-		return 0;
 	return ism_await(&p, 1, ISM_AWAIT_DATA) == -EINTR ? -EINTR : 0;
 }
 

@@ -135,8 +135,11 @@ int conn_any_fd(struct conn *c)
 
 void conn_start(int fd, int nonblock)
 {
-	struct conn *c = atomic_load(&ism_disabled) ? NULL : conn_alloc();
+	struct conn *c;
 
+	if (atomic_load(&ism_disabled) || (!nonblock && fresh_start(fd)))
+		return;
+	c = conn_alloc();
 	if (!c)
 		return;
 	atomic_store_explicit(&c->slot->nonblock, nonblock, memory_order_relaxed);
@@ -278,10 +281,36 @@ static void end_asked(struct conn *c, int fd)
 		real.shutdown(fd, SHUT_RDWR);
 }
 
+/* Ask again after @msgs further messages. */
+static void ask_later(struct ism_slot *s, uint32_t msgs)
+{
+	atomic_store(&s->bytes, 0);
+	atomic_store(&s->msgs, ism_after_msgs - msgs);
+}
+
+int conn_was_answered(struct conn *c)
+{
+	uint32_t asks = ISM_ASKS;
+
+	return atomic_compare_exchange_strong(&c->asked, &asks, 0);
+}
+
+/* Who asked goes, and relatives that have the connection, too, would wait for an answer that comes here. */
+static void leave_asking(struct conn *c)
+{
+	uint32_t state = ISM_SLOT_ASKED;
+
+	if (conn_attached(c) || atomic_load(&c->slot->procs) == 1 || !conn_was_answered(c))
+		return;
+	ask_later(c->slot, SOON_MSGS);
+	atomic_compare_exchange_strong(&c->slot->state, &state, ISM_SLOT_CANDIDATE);
+}
+
 static void last_fd(struct conn *c, int fd)
 {
 	end_rings(c, fd);
 	end_asked(c, fd);
+	leave_asking(c);
 	atomic_store(&c->closing, 1);
 	if (!atomic_load(&c->users))
 		conn_release(c);
@@ -300,8 +329,8 @@ static int is_only_here(const struct conn *c)
 
 void conn_close(int fd)
 {
-	ism_fd_t e = ism_fd_get(fd);
-	struct conn *c = ISM_FD_PTR(e);
+	ism_fd_t e = ism_fd_raw(fd);
+	struct conn *c = ISM_FD_PTR(e); /* where it is one */
 	int saved = errno;
 
 	switch (ISM_FD_KIND(e)) {
@@ -309,6 +338,7 @@ void conn_close(int fd)
 	case ISM_FD_PRIVATE:
 		return;
 	case ISM_FD_TCP:
+	case ISM_FD_FRESH:
 		ism_fd_set(fd, ISM_FD_NONE, NULL);
 		break;
 	case ISM_FD_EPOLL:
@@ -349,6 +379,7 @@ static void exit_one(struct conn *c, void *arg)
 	if (fd < 0)
 		return;
 	end_asked(c, fd);
+	leave_asking(c);
 	if (!conn_attached(c))
 		return;
 	io_stats_tx(c);
@@ -510,13 +541,6 @@ static void drop_answer(const struct ism_attach *a)
 		real.close(a->fd[i]);
 }
 
-/* Ask again after @msgs further messages. */
-static void ask_later(struct ism_slot *s, uint32_t msgs)
-{
-	atomic_store(&s->bytes, 0);
-	atomic_store(&s->msgs, ism_after_msgs - msgs);
-}
-
 /*
  * For what may pass at once or never: so often at first, then seldom. The partner of another kernel asks its own
  * ismredird, about when we do; an ismredird that is gone may be back in a moment.
@@ -589,7 +613,7 @@ void conn_answer(uint32_t index, uint64_t token, int error, uint32_t reason,
 	/* Another thread may close it meanwhile, or has. */
 	atomic_fetch_add(&c->users, 1);
 	s = c->slot;
-	if (!s || atomic_load(&c->closing) || s->token != token || !atomic_exchange(&c->asked, 0))
+	if (!s || atomic_load(&c->closing) || s->token != token || !conn_was_answered(c))
 		drop_answer(a);
 	else
 		take_answer(c, error, a);
@@ -642,7 +666,8 @@ static void ask(struct conn *c, int fd)
 	s->token = i.token;
 	s->peer_token = i.peer;
 	s->remote = !!(i.flags & ISM_SOCK_REMOTE);
-	atomic_store(&c->asked, 1);
+	atomic_store(&c->asked, ISM_ASKS);
+	ask_later(s, AGAIN_MSGS); /* by a relative, should we be killed: ask_too() */
 	atomic_compare_exchange_strong(&s->state, &state, ISM_SLOT_ASKED);
 	rc = ism_daemon_ask(fd, s->token, s->share, c->index);
 	if (!rc)
@@ -656,17 +681,22 @@ out:
 	errno = saved;
 }
 
+/* A relative has asked before us. */
+static void ask_too(struct conn *c, int fd)
+{
+	uint32_t was = atomic_exchange(&c->asked, ISM_ASKS);
+
+	if (was != ISM_ASKS && ism_daemon_ask(fd, c->slot->token, c->slot->share, c->index))
+		atomic_store(&c->asked, was);
+}
+
 /* A relative attached the connection: we must have the rings, too, before we touch it. */
 static void join(struct conn *c, int fd)
 {
 	struct ism_slot *s = c->slot;
 
 	for (int i = 0; i < 50 && !conn_attached(c); i++) {
-		if (!atomic_load(&c->asked)) {
-			atomic_store(&c->asked, 1);
-			if (ism_daemon_ask(fd, s->token, s->share, c->index))
-				atomic_store(&c->asked, 0);
-		}
+		ask_too(c, fd);
 		ism_daemon_poll(100);
 	}
 	/* Bytes may lie in rings that we cannot get: better an end than a stream with a hole. */
@@ -709,7 +739,11 @@ static int begin(struct conn *c, int fd, _Atomic uint32_t *inside)
 		state = atomic_load(&s->state);
 		if (state == ISM_SLOT_CANDIDATE && due(s))
 			ask(c, fd);
-		if (atomic_load(&c->asked))
+		else if (unlikely(state == ISM_SLOT_ASKED) && due(s)) {
+			ask_later(s, AGAIN_MSGS);
+			ask_too(c, fd);
+		}
+		if (atomic_load(&c->asked) == ISM_ASKS)
 			ism_daemon_poll(0);
 		if (atomic_load(&s->state) == ISM_SLOT_ATTACHED && !conn_attached(c)) {
 			join(c, fd);

@@ -76,7 +76,7 @@ int ism_private_fd(int fd)
 
 int ism_daemon_owns(int fd)
 {
-	return ISM_FD_KIND(ism_fd_get(fd)) == ISM_FD_PRIVATE;
+	return ISM_FD_KIND(ism_fd_raw(fd)) == ISM_FD_PRIVATE;
 }
 
 void ism_private_close(int fd)
@@ -109,7 +109,7 @@ static void forget_owed(void)
 static void fail_one(struct conn *c, void *arg)
 {
 	(void)arg;
-	if (atomic_load(&c->asked))
+	if (atomic_load(&c->asked) == ISM_ASKS)
 		conn_answer(c->index, c->slot->token, -ECONNREFUSED, ISM_R_NO_DAEMON, NULL);
 }
 
@@ -409,8 +409,16 @@ void ism_daemon_tick(void)
 	ism_daemon_poll(0);
 }
 
+static void inherit_one(struct conn *c, void *arg)
+{
+	(void)arg;
+	if (atomic_load(&c->asked) == ISM_ASKS)
+		atomic_store(&c->asked, ISM_ASKED_BEFORE);
+}
+
 void ism_daemon_after_fork(void)
 {
+	conn_each(inherit_one, NULL);
 	ism_barrier_init();
 	if (d.fd)
 		ism_private_close(d.fd - 1);

@@ -144,6 +144,7 @@ void ism_confine(uint32_t reason)
 		return;
 	atomic_store(&ism_disabled, 1);
 	atomic_store(&ism_confined, 1);
+	fresh_settle_all();
 	conn_each(leave_one, &reason);
 }
 
@@ -151,5 +152,6 @@ void ism_disable(uint32_t reason)
 {
 	if (ism_borrowed || atomic_exchange(&ism_disabled, 1))
 		return;
+	fresh_settle_all();
 	conn_each(demote_one, &reason);
 }

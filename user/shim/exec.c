@@ -17,10 +17,12 @@
 /* Connections that stay open in another program. 0 or -EAGAIN. */
 static int leave_inherited(uint32_t reason, unsigned int last)
 {
+	enum ism_fd_kind kind;
 	int rc, fl;
 
 	for (int fd = ism_fd_next(0, last); fd >= 0; fd = ism_fd_next(fd + 1, last)) {
-		if (ISM_FD_KIND(ism_fd_get(fd)) != ISM_FD_CONN)
+		kind = ISM_FD_KIND(ism_fd_raw(fd));
+		if (kind != ISM_FD_CONN && kind != ISM_FD_FRESH)
 			continue;
 		fl = real.fcntl(fd, F_GETFD);
 		if (fl < 0 || fl & FD_CLOEXEC)

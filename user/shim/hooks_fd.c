@@ -45,7 +45,7 @@ static int is_tcp_type(int family, int type, int protocol)
  */
 static void fd_is_new(int fd)
 {
-	if (likely(!ism_fd_get(fd)))
+	if (likely(!ism_fd_raw(fd)))
 		return;
 	conn_close(fd);
 	ism_fd_set(fd, ISM_FD_NONE, NULL);
@@ -258,7 +258,7 @@ ISM_EXPORT int accept4(int fd, struct sockaddr *from, socklen_t *len, int flags)
 
 ISM_EXPORT int shutdown(int fd, int how)
 {
-	struct conn *c = conn_of(fd);
+	struct conn *c = ism_fd_is_fresh(fd) ? NULL : conn_of(fd);
 
 	if (c) {
 		if (conn_attached(c))
@@ -284,7 +284,7 @@ static void forget(int fd)
 
 ISM_EXPORT int close(int fd)
 {
-	if (likely(!ism_fd_get(fd)))
+	if (likely(!ism_fd_raw(fd)))
 		return REAL(close)(fd);
 	if (ism_daemon_owns(fd))
 		return bad_fd();
@@ -650,7 +650,7 @@ static void note_option(int fd, int level, int name)
 	struct conn *c;
 	uint32_t state;
 
-	if (level != SOL_SOCKET)
+	if (level != SOL_SOCKET || ism_fd_is_fresh(fd))
 		return;
 	c = conn_of(fd);
 	if (!c)
@@ -666,7 +666,7 @@ ISM_EXPORT int setsockopt(int fd, int level, int name, const void *val, socklen_
 	struct leaver l;
 	int rc;
 
-	if (likely(!ism_fd_get(fd)))
+	if (likely(!ism_fd_raw(fd)))
 		return REAL(setsockopt)(fd, level, name, val, len);
 	l = leaver_of(level, name, val, len);
 	rc = unlikely(l.reason) ? leave_for_option(fd, l) : 0;
@@ -692,13 +692,15 @@ static void own_error(struct conn *c, int *val)
 
 ISM_EXPORT int getsockopt(int fd, int level, int name, void *val, socklen_t *len)
 {
+	enum ism_fd_kind kind = ISM_FD_KIND(ism_fd_raw(fd));
+	int zerocopy = level == IPPROTO_TCP && name == TCP_ZEROCOPY_RECEIVE;
 	struct conn *c;
 	int rc;
 
-	if (likely(ISM_FD_KIND(ism_fd_get(fd)) != ISM_FD_CONN))
+	if (likely(kind != ISM_FD_CONN && (kind != ISM_FD_FRESH || !zerocopy)))
 		return REAL(getsockopt)(fd, level, name, val, len);
 	/* receives without copying, straight from TCP's queue */
-	if (level == IPPROTO_TCP && name == TCP_ZEROCOPY_RECEIVE) {
+	if (zerocopy) {
 		rc = ism_fd_leave(fd, ISM_R_ZEROCOPY, 0);
 		if (rc) {
 			errno = -rc;

@@ -49,14 +49,30 @@ static ssize_t to_errno(ssize_t n)
 	return -1;
 }
 
+static int is_nonblock(const struct conn *c)
+{
+	return atomic_load_explicit(&c->slot->nonblock, memory_order_relaxed);
+}
+
+#define NEVER_WAITS (MSG_DONTWAIT | MSG_OOB | MSG_ERRQUEUE)
+
 /*
  * The bodies of hooks. @kernel is the call of the C library's function. Bytes that only the kernel has,
  * urgent data and the error queue, are always read there, whoever has the stream.
  */
 #define RECV_HOOK(fd, flags, kernel, ring)                                                         \
 	do {                                                                                       \
-		struct conn *c = cancel_point(fd);                                                 \
+		uint32_t fresh = fresh_begin(fd, FRESH_RX);                                        \
+		struct conn *c;                                                                    \
 		ssize_t n;                                                                         \
+		if (fresh) {                                                                       \
+			n = (flags)&NEVER_WAITS ? 0 : ism_await_data(fd);                          \
+			if (likely(!n))                                                            \
+				n = native(kernel);                                                \
+			fresh_leave(fd, fresh, FRESH_RX, n);                                       \
+			return to_errno(n);                                                        \
+		}                                                                                  \
+		c = cancel_point(fd);                                                              \
 		if (likely(!c))                                                                    \
 			return kernel;                                                             \
 		if (unlikely((flags) & (MSG_OOB | MSG_ERRQUEUE))) {                                \
@@ -64,7 +80,7 @@ static ssize_t to_errno(ssize_t n)
 		} else if (likely(conn_rx_begin(c, fd))) {                                         \
 			n = ring;                                                                  \
 		} else {                                                                           \
-			n = (flags)&MSG_DONTWAIT ? 0 : ism_await_data(c, fd);                      \
+			n = (flags)&MSG_DONTWAIT || is_nonblock(c) ? 0 : ism_await_data(fd);       \
 			if (likely(!n))                                                            \
 				n = native(kernel);                                                \
 			conn_rx_end(c, fd, n);                                                     \
@@ -76,9 +92,16 @@ static ssize_t to_errno(ssize_t n)
 /* @why: enum ism_reason when this message can only go by TCP, and the rest of the stream with it. */
 #define SEND_HOOK(fd, why, kernel, ring)                                                           \
 	do {                                                                                       \
-		struct conn *c = cancel_point(fd);                                                 \
+		uint32_t fresh = fresh_begin(fd, FRESH_TX);                                        \
+		struct conn *c;                                                                    \
 		uint32_t reason;                                                                   \
 		ssize_t n;                                                                         \
+		if (fresh) {                                                                       \
+			n = native(kernel);                                                        \
+			fresh_leave(fd, fresh, FRESH_TX, n);                                       \
+			return to_errno(n);                                                        \
+		}                                                                                  \
+		c = cancel_point(fd);                                                              \
 		if (likely(!c))                                                                    \
 			return kernel;                                                             \
 		if (likely(conn_tx_begin(c, fd))) {                                                \

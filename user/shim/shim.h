@@ -15,6 +15,7 @@
  *   hooks_fd.c socket, connect, accept, listen, close, dup, fcntl, ioctl, sockopts, shutdown
  *   poll.c     poll, select and their kin
  *   epoll.c    epoll
+ *   fresh.c    connections of few messages
  *   vfork.c    vfork
  *   exec.c     exec, posix_spawn, system, popen
  *   proc.c     fork, the end, signals, io_uring, stdio
@@ -181,6 +182,12 @@ extern uint64_t ism_after_bytes;
 
 struct ism_ep_item; /* epoll.c */
 
+/* As long as it is not 0 ismredird may have the socket, too. */
+enum ism_asked {
+	ISM_ASKS = 1, /* this process has asked for rings and has no answer yet */
+	ISM_ASKED_BEFORE, /* that process had that forked this one */
+};
+
 /**
  * struct conn - a connection end in this process. Type-stable: never returned to the system.
  * @slot: its shared part
@@ -204,12 +211,13 @@ struct conn {
 	int own_fd,
 		peer_fd; /* the DMBs' memfds, kept for a restart of ismredird; -1 when fds are scarce */
 	_Atomic int fd_hint; /* a descriptor that referred to it last; see conn_any_fd() */
-	_Atomic uint32_t asked; /* this process has asked ismredird and has no answer yet */
+	_Atomic uint32_t asked; /* enum ism_asked */
 	uint32_t tick; /* ism_daemon_tick() is due */
 	uint32_t ep_told; /* epoll was told that the ring decides about EPOLLOUT */
 	struct ism_ep_item *items;
 	struct conn *next_free;
 	uint32_t index; /* place in the pool: names the connection in epoll data */
+	uint32_t gen; /* of the FRESH entry that it was, 0: it was none */
 };
 
 enum ism_fd_kind {
@@ -218,24 +226,91 @@ enum ism_fd_kind {
 	ISM_FD_CONN, /* a connection that is a candidate or attached */
 	ISM_FD_EPOLL, /* an epoll instance that we know */
 	ISM_FD_PRIVATE, /* a descriptor of the shim itself: does not exist for the application */
+	ISM_FD_FRESH, /* a connection of which there is only this entry yet: fresh.c */
 };
 
-/* What the table holds for a descriptor: kind in the low bits of a pointer. */
-typedef uintptr_t ism_fd_t;
+/* What the table holds for a descriptor: kind in the low bits of a pointer; of FRESH numbers instead. */
+typedef uint64_t ism_fd_t;
 #define ISM_FD_KIND(e) ((enum ism_fd_kind)((e)&7))
 #define ISM_FD_PTR(e)  ((void *)((e) & ~(uintptr_t)7))
 
 #define ISM_FD_MAX (1 << 20)
 extern _Atomic ism_fd_t ism_fdtab[ISM_FD_MAX];
 
-static inline ism_fd_t ism_fd_get(int fd)
+/** ism_fd_raw() - the entry as it is; for those who treat FRESH as it is */
+static inline ism_fd_t ism_fd_raw(int fd)
 {
 	if (unlikely((unsigned)fd >= ISM_FD_MAX))
 		return 0;
 	return atomic_load_explicit(&ism_fdtab[fd], memory_order_acquire);
 }
 
+/** ism_fd_settle() - @e, found in the table, is FRESH: make a candidate of it. Return: the entry now. */
+ism_fd_t ism_fd_settle(int fd, ism_fd_t e);
+
+/** ism_fd_get() - the entry, which is never FRESH */
+static inline ism_fd_t ism_fd_get(int fd)
+{
+	ism_fd_t e = ism_fd_raw(fd);
+
+	return unlikely(ISM_FD_KIND(e) == ISM_FD_FRESH) ? ism_fd_settle(fd, e) : e;
+}
+
+static inline int ism_fd_is_fresh(int fd)
+{
+	return ISM_FD_KIND(ism_fd_raw(fd)) == ISM_FD_FRESH;
+}
+
+/* fresh.c */
+
+enum fresh_way {
+	FRESH_RX,
+	FRESH_TX,
+};
+
+/** fresh_start() - @fd was connected, is marked and blocks: note it as FRESH. Return: done? */
+int fresh_start(int fd);
+/** fresh_settle_all() - candidates of all; before fork(), and when ism_disabled was set, nothing of all */
+void fresh_settle_all(void);
+/** fresh_enter() - see fresh_begin(); @e was found in the table */
+uint32_t fresh_enter(int fd, ism_fd_t e, enum fresh_way way);
+
+/**
+ * fresh_begin() - @fd is about to be read or written
+ *
+ * Return: 0, go on with conn_of(); or it is FRESH: call the kernel, then fresh_leave() with this as @was.
+ */
+static inline uint32_t fresh_begin(int fd, enum fresh_way way)
+{
+	ism_fd_t e = ism_fd_raw(fd);
+
+	return likely(ISM_FD_KIND(e) != ISM_FD_FRESH) ? 0 : fresh_enter(fd, e, way);
+}
+
+/** fresh_leave() - @n: what the kernel said, bytes or negative */
+void fresh_leave(int fd, uint32_t was, enum fresh_way way, ssize_t n);
+
 /* table.c */
+
+/*
+ * ism_swap64() - compare and exchange what only this process sees. Against a signal handler of the only thread one
+ * instruction is enough, without the lock that others need. May fail for no reason. Return: done?
+ */
+static inline int ism_swap64(_Atomic uint64_t *p, uint64_t *old, uint64_t next)
+{
+#if defined(__x86_64__)
+	int done;
+
+	if (likely(__libc_single_threaded)) {
+		__asm__ volatile("cmpxchgq %3, %1"
+				 : "=@ccz"(done), "+m"(*p), "+a"(*old)
+				 : "r"(next)
+				 : "memory");
+		return done;
+	}
+#endif
+	return atomic_compare_exchange_weak(p, old, next);
+}
 
 /** conn_get_slow() - with threads: take a reference that holds what the table names */
 struct conn *conn_get_slow(int fd, ism_fd_t e);
@@ -332,6 +407,8 @@ int ism_caps_process(int fd);
 /** ism_caps_never() - but not @fd, about to be connected */
 void ism_caps_never(int fd);
 void ism_caps_after_fork(void);
+/** conn_was_answered() - there is an answer, or none will be waited for. Return: did this process wait? */
+int conn_was_answered(struct conn *c);
 /** ism_coarse_ms() - CLOCK_MONOTONIC, a tick old */
 uint64_t ism_coarse_ms(void);
 /** conn_start() - a descriptor was connected or accepted and is marked: make it a candidate */
@@ -577,8 +654,8 @@ enum ism_await {
  * Return: as poll() with @fds filled in; 0: nothing yet; -EINTR: a handler ran that ends a wait.
  */
 int ism_await(struct pollfd *fds, nfds_t n, enum ism_await kind);
-/** ism_await_data() - about to receive from a candidate in the kernel, and it may wait; 0 or -EINTR */
-int ism_await_data(const struct conn *c, int fd);
+/** ism_await_data() - about to receive in the kernel from a socket that blocks; 0 or -EINTR */
+int ism_await_data(int fd);
 /** ism_await_client() - about to accept from a marked listener; 0 or -EINTR */
 int ism_await_client(int fd);
 

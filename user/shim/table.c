@@ -45,7 +45,7 @@ int ism_table_idle(void)
 
 static ism_fd_t entry(enum ism_fd_kind kind, void *ptr)
 {
-	return (uintptr_t)ptr | kind;
+	return (uint64_t)(uintptr_t)ptr | kind;
 }
 
 /*
@@ -58,7 +58,7 @@ void ism_fd_set(int fd, enum ism_fd_kind kind, void *ptr)
 		return;
 	if (kind || ptr)
 		note_part(fd);
-	else if (!ism_fd_get(fd))
+	else if (!ism_fd_raw(fd))
 		return;
 	if (likely(__libc_single_threaded))
 		atomic_store_explicit(&ism_fdtab[fd], entry(kind, ptr), memory_order_relaxed);
@@ -83,7 +83,7 @@ int ism_fd_next(unsigned int fd, unsigned int last)
 			fd = (fd / PART + 1) * PART;
 			continue;
 		}
-		if (ism_fd_get(fd))
+		if (ism_fd_raw(fd))
 			return fd;
 		fd++;
 	}
@@ -124,26 +124,6 @@ static _Atomic uint64_t *pool_link(struct pool *p, uint32_t n)
 	return (_Atomic uint64_t *)((char *)pool_item(p, n) + p->link);
 }
 
-/*
- * The list is this process's own, whatever the items are. Against a signal handler of the only thread one
- * instruction is enough, without the lock that others need.
- */
-static int swap_head(struct pool *p, uint64_t *head, uint64_t next)
-{
-#if defined(__x86_64__)
-	int done;
-
-	if (likely(__libc_single_threaded)) {
-		__asm__ volatile("cmpxchgq %3, %1"
-				 : "=@ccz"(done), "+m"(p->free), "+a"(*head)
-				 : "r"(next)
-				 : "memory");
-		return done;
-	}
-#endif
-	return atomic_compare_exchange_weak(&p->free, head, next);
-}
-
 static void pool_put(struct pool *p, uint32_t n)
 {
 	uint64_t head = atomic_load(&p->free), next;
@@ -151,7 +131,7 @@ static void pool_put(struct pool *p, uint32_t n)
 	do {
 		atomic_store_explicit(pool_link(p, n), (uint32_t)head, memory_order_relaxed);
 		next = ((head >> 32) + 1) << 32 | (n + 1);
-	} while (!swap_head(p, &head, next));
+	} while (!ism_swap64(&p->free, &head, next));
 }
 
 /* A number that came back, or -1. */
@@ -165,7 +145,7 @@ static int64_t pool_pop(struct pool *p)
 		/* garbage when somebody was faster: then the tag has changed */
 		next = atomic_load_explicit(pool_link(p, (uint32_t)head - 1), memory_order_relaxed);
 		next = ((head >> 32) + 1) << 32 | (uint32_t)next;
-	} while (!swap_head(p, &head, next));
+	} while (!ism_swap64(&p->free, &head, next));
 	return (uint32_t)head - 1;
 }
 
@@ -441,6 +421,7 @@ struct conn *conn_alloc(void)
 	c->own_len = c->peer_len = 0;
 	c->own_bell = c->peer_bell = c->own_fd = c->peer_fd = -1;
 	c->items = NULL;
+	c->gen = 0;
 	c->ep_told = 0;
 	atomic_store_explicit(&c->fd_hint, -1, memory_order_relaxed);
 	atomic_store_explicit(&c->asked, 0, memory_order_relaxed);
@@ -535,6 +516,7 @@ void ism_table_before_fork(void)
 {
 	uint32_t none = 0, me = my_tid();
 
+	fresh_settle_all(); /* parent and child have to share what they count */
 	while (!atomic_compare_exchange_strong(&gate_forker, &none, me) && none != me) {
 		none = 0;
 		sched_yield();
