@@ -276,8 +276,8 @@ int far_attach(struct pairs *t, struct remote *r, struct holder *who, __u64 toke
 	if (e && !is_end(e, r, peer))
 		return -ESTALE;
 	rc = e ? pair_may_hold(e, who, share) : make_pair(t, r, who, token, peer, &p);
-	if (rc == -EALREADY && !p->far->was_attached)
-		holds = 1; /* asks again */
+	if (rc == -EALREADY && !pair_was_given(e, who))
+		holds = 1; /* asks again, and a relative may have been given it meanwhile */
 	else if (rc)
 		return rc;
 	e = &p->end[0];
@@ -293,8 +293,10 @@ int far_attach(struct pairs *t, struct remote *r, struct holder *who, __u64 toke
 		pairs_detach(t, who, token);
 		return rc;
 	}
-	if (!rc)
+	if (!rc) {
 		p->far->was_attached = 1;
+		pair_is_given(e, who);
+	}
 	*ret = e;
 	return rc;
 }
@@ -402,6 +404,8 @@ int far_resume(struct pairs *t, struct remote *r, struct holder *who,
 	}
 	rc = rc ? rc : pair_hold(t, e, who, m->share);
 	/* Whoever has its rings keeps them: it was marked by an earlier daemon, unless that did not know of this. */
+	if (!rc)
+		pair_is_given(e, who);
 	if (!rc && sock >= 0)
 		hold_fin(e->pair->far, sock);
 	return rc;

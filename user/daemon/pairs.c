@@ -201,15 +201,38 @@ static int make_pair(struct pairs *t, struct holder *who, __u64 token, __u64 pee
 
 /* ---------------------------------------------------------------- holds */
 
+static struct hold *find_hold(const struct pair_end *e, const struct holder *who)
+{
+	struct hold *h = e->holds;
+
+	while (h && h->who != who)
+		h = h->next_of_end;
+	return h;
+}
+
+int pair_was_given(const struct pair_end *e, const struct holder *who)
+{
+	const struct hold *h = find_hold(e, who);
+
+	return h && h->was_given;
+}
+
+void pair_is_given(struct pair_end *e, const struct holder *who)
+{
+	struct hold *h = find_hold(e, who);
+
+	if (h)
+		h->was_given = 1;
+}
+
 /*
  * Only who knows the secret number comes to an end that had a holder before. When the daemon does not
  * know the number, because that holder has not resumed yet, nobody does.
  */
 int pair_may_hold(const struct pair_end *e, const struct holder *who, __u64 share)
 {
-	for (const struct hold *h = e->holds; h; h = h->next_of_end)
-		if (h->who == who)
-			return -EALREADY;
+	if (find_hold(e, who))
+		return -EALREADY;
 	if (e->has_share)
 		return e->share == share ? 0 : -EBUSY;
 	return pair_partner(e)->dmb && dmb_was_used(pair_partner(e)->dmb) ? -EBUSY : 0;
@@ -437,9 +460,8 @@ int pair_may_resume(const struct pair_end *e, const struct holder *who, __u64 pe
 {
 	if (pair_partner(e)->token != peer)
 		return -ESTALE;
-	for (const struct hold *h = e->holds; h; h = h->next_of_end)
-		if (h->who == who)
-			return -EALREADY;
+	if (find_hold(e, who))
+		return -EALREADY;
 	return e->has_share && e->share != share ? -EBUSY : 0;
 }
 

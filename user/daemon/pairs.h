@@ -34,11 +34,13 @@ struct holder {
 
 /**
  * struct hold - one client holds one end
+ * @was_given: it has the descriptors; of a partner in another kernel they may still have to come
  */
 struct hold {
 	struct holder *who;
 	struct pair *pair;
 	int end;
+	int was_given;
 	struct hold *next_of_end;
 	struct hold *next_of_holder;
 };
@@ -125,7 +127,7 @@ int pairs_attach(struct pairs *t, struct holder *who, __u64 token, __u64 peer, _
 /*
  * For far.c, the parts of attach and resume: pairs_find() a token; pair_new() not in the table yet, within
  * the limits; pair_link() it; pair_may_hold(); pair_hold() it, and when that fails end the pair unless somebody
- * else does.
+ * else does; pair_is_given() says that @who, who holds it, has its descriptors.
  */
 struct pair_end *pairs_find(struct pairs *t, __u64 token);
 int pair_new(struct pairs *t, struct holder *who, __u64 token, __u64 peer, __u64 bytes,
@@ -134,6 +136,8 @@ void pair_link(struct pairs *t, struct pair *p);
 int pair_may_hold(const struct pair_end *e, const struct holder *who, __u64 share);
 int pair_may_resume(const struct pair_end *e, const struct holder *who, __u64 peer, __u64 share);
 int pair_hold(struct pairs *t, struct pair_end *e, struct holder *who, __u64 share);
+int pair_was_given(const struct pair_end *e, const struct holder *who);
+void pair_is_given(struct pair_end *e, const struct holder *who);
 
 /** pair_drop() - end it, whoever holds it */
 void pair_drop(struct pairs *t, struct pair *p);

@@ -697,7 +697,11 @@ static void join(struct conn *c, int fd)
 
 	for (int i = 0; i < 50 && !conn_attached(c); i++) {
 		ask_too(c, fd);
-		ism_daemon_poll(100);
+		if (atomic_load(&c->asked) == ISM_ASKS)
+			ism_daemon_poll(100);
+		/* Not asked, as its queue is full or it has just begun again; or refused for now. */
+		if (!conn_attached(c) && atomic_load(&c->asked) != ISM_ASKS)
+			real.poll(NULL, 0, 100);
 	}
 	/* Bytes may lie in rings that we cannot get: better an end than a stream with a hole. */
 	if (!conn_attached(c) && (s->rx_ready || atomic_load(&s->tx_state) == ISM_TX_RING))
