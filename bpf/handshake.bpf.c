@@ -46,19 +46,11 @@ static __always_inline void drop_write_flag(struct bpf_sock_ops *skops)
 	drop_flags(skops, BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
 }
 
-/*
- * A call of a helper costs 8 to 10 ns, more than what many of them do: with the usual mitigations each return in
- * the kernel is mispredicted. So what can be had by loads is, here and below.
- */
-static __always_inline struct tcp_sock *full_sock(struct bpf_sock_ops *skops)
+static __always_inline const struct tcp_sock *full_sock(struct bpf_sock_ops *skops)
 {
 	struct bpf_sock *sk = skops->sk;
 
-	if (!sk)
-		return 0;
-	if (bpf_rdonly_cast)
-		return bpf_rdonly_cast(sk, bpf_core_type_id_kernel(struct tcp_sock));
-	return bpf_skc_to_tcp_sock(sk);
+	return sk ? ism_tcp_sock(sk) : 0;
 }
 
 static __always_inline struct ism_sk *own_storage(struct bpf_sock_ops *skops, __u64 flags)
@@ -70,7 +62,7 @@ static __always_inline struct ism_sk *own_storage(struct bpf_sock_ops *skops, __
 
 static __always_inline struct ism_conn *own_conn(struct bpf_sock_ops *skops, __u64 *token)
 {
-	struct tcp_sock *tp = full_sock(skops);
+	const struct tcp_sock *tp = full_sock(skops);
 
 	return tp ? ism_conn_of(tp, ism_sk_cookie((struct sock *)tp), token) : 0;
 }
@@ -78,7 +70,7 @@ static __always_inline struct ism_conn *own_conn(struct bpf_sock_ops *skops, __u
 /* Where it can only be an active end. */
 static __always_inline struct ism_conn *own_active(struct bpf_sock_ops *skops, __u64 *token)
 {
-	struct tcp_sock *tp = full_sock(skops);
+	const struct tcp_sock *tp = full_sock(skops);
 
 	return tp ? ism_active_conn(tp, ism_sk_cookie((struct sock *)tp), token) : 0;
 }
@@ -389,7 +381,7 @@ static __noinline int add_active(struct bpf_sock_ops *skops, int plane)
 {
 	struct ism_conn rec = { .role = ISM_ACTIVE, .reason = ISM_R_PENDING };
 	struct ism_ctl *c = ism_ctl();
-	struct tcp_sock *tp = full_sock(skops);
+	const struct tcp_sock *tp = full_sock(skops);
 	struct ism_sk *st = own_storage(skops, 0);
 	__u64 token;
 
@@ -419,7 +411,7 @@ static __noinline int add_active(struct bpf_sock_ops *skops, int plane)
 static __always_inline void on_connect(struct bpf_sock_ops *skops)
 {
 	struct ism_ctl *c = ism_ctl();
-	struct tcp_sock *tp = full_sock(skops);
+	const struct tcp_sock *tp = full_sock(skops);
 	struct neg_dest dest;
 	int plane;
 
@@ -586,7 +578,7 @@ static __always_inline __u32 read_answer(struct bpf_sock_ops *skops, const struc
 static __always_inline void on_active(struct bpf_sock_ops *skops)
 {
 	struct ism_ctl *c = ism_ctl();
-	struct tcp_sock *tp = full_sock(skops);
+	const struct tcp_sock *tp = full_sock(skops);
 	struct ism_option opt = {};
 	struct neg_dest dest;
 	struct ism_conn *rec;
@@ -643,7 +635,7 @@ static __always_inline void listener_key(struct bpf_sock_ops *skops, struct ism_
 static __always_inline void on_listen(struct bpf_sock_ops *skops)
 {
 	struct ism_ctl *c = ism_ctl();
-	struct tcp_sock *tp = full_sock(skops);
+	const struct tcp_sock *tp = full_sock(skops);
 	struct ism_listener fresh = { .refs = 1 }, *l;
 	struct ism_lkey key;
 	struct ism_sk *st;
@@ -963,7 +955,7 @@ static __always_inline int is_usual_syn(const struct tcp_sock *tp)
 static __always_inline int pair(struct bpf_sock_ops *skops)
 {
 	struct ism_option opt = {};
-	struct tcp_sock *tp = full_sock(skops);
+	const struct tcp_sock *tp = full_sock(skops);
 	struct offer o = {};
 	struct ism_conn *a;
 	__u64 token;
@@ -1187,7 +1179,7 @@ static __always_inline void end_conn(struct bpf_sock_ops *skops, struct ism_conn
 /* @unsent: the SYN may not have been: tcp_connect() says EHOSTUNREACH between connect's callback and the rest. */
 static __always_inline void on_closed(struct bpf_sock_ops *skops, int unsent)
 {
-	struct tcp_sock *tp = full_sock(skops);
+	const struct tcp_sock *tp = full_sock(skops);
 	__u32 tcp_bytes = 0;
 	__u64 token;
 	struct ism_conn *rec = own_conn(skops, &token);
@@ -1222,7 +1214,7 @@ static __always_inline int partner_closed(const struct ism_conn *rec)
  */
 static __always_inline void on_shutdown(struct bpf_sock_ops *skops)
 {
-	struct tcp_sock *tp = full_sock(skops);
+	const struct tcp_sock *tp = full_sock(skops);
 	__u64 token;
 	struct ism_conn *rec = own_conn(skops, &token);
 

@@ -86,8 +86,8 @@ static __noinline __u64 late_passive(const struct tcp_sock *tp)
 
 static __always_inline struct ism_conn *own_conn_of(struct bpf_sock *sk, __u64 *token)
 {
-	const struct tcp_sock *tp = (const struct tcp_sock *)sk;
-	struct ism_conn *rec = ism_conn_of(tp, ism_sk_cookie((const struct sock *)sk), token);
+	const struct tcp_sock *tp = ism_tcp_sock(sk);
+	struct ism_conn *rec = ism_conn_of(tp, ism_sk_cookie((const struct sock *)tp), token);
 
 	if (rec)
 		return rec;

@@ -11,14 +11,14 @@ import stat
 import subprocess
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-SERIES = "6.12"
+SERIES = os.environ.get("VM_SERIES", "6.12")  # another one: 6.1.0, the oldest of bookworm
 MODULES = ("virtio_pci", "virtio_net", "virtio_console", "9pnet_virtio", "9p")
 BUSYBOX = "/bin/busybox"
 
 
 def newest_package():
     """Name of Debian's generic kernel of SERIES, unsigned: signed ones need another package's files."""
-    wanted = re.compile(r"linux-image-" + re.escape(SERIES) + r"\.(\d+)\S*-amd64-unsigned$")
+    wanted = re.compile(r"linux-image-" + re.escape(SERIES) + r"[.-](\d+)\S*-amd64-unsigned$")
     for update in (False, True):
         if update:
             subprocess.run(["apt-get", "update", "-qq"], check=False, stdout=subprocess.DEVNULL)
@@ -111,7 +111,7 @@ def prepare(work):
     if kernel:
         root, modules, path = None, (), f"{work}/initramfs-{os.getpid()}"
     else:
-        kernel, root, version = fetch(work + "/kernel")
+        kernel, root, version = fetch(f"{work}/kernel-{SERIES}")
         modules, path = module_files(root, version), f"{work}/initramfs-{os.getpid()}"
     with open(path, "wb") as f:
         f.write(initramfs(modules))
