@@ -204,33 +204,28 @@ static void interrupt_soon(struct end *e, void (*fn)(struct end *e), int flags)
 }
 
 /* What comes is for the call that was interrupted: it is waiting in the kernel, whatever the handler did. */
-static void chats_meanwhile(struct end *e)
+static void takes_one_across(struct end *e, void (*fn)(struct end *e))
 {
 	struct end waiting;
-	ssize_t n;
 	char c;
 
 	open_fresh(e);
 	waiting = *e;
-	interrupt_soon(&waiting, chat, SA_RESTART);
-	n = recv(e->fd, &c, 1, 0);
-	IS(n, 1);
+	interrupt_soon(&waiting, fn, SA_RESTART);
+	IS(recv(e->fd, &c, 1, 0), 1);
 	*e = waiting;
 	took(e, &c, 1);
+}
+
+static void chats_meanwhile(struct end *e)
+{
+	takes_one_across(e, chat);
 	is_well(e);
 }
 
 static void forks_meanwhile(struct end *e)
 {
-	struct end waiting;
-	char c;
-
-	open_fresh(e);
-	waiting = *e;
-	interrupt_soon(&waiting, child_first, SA_RESTART);
-	IS(recv(e->fd, &c, 1, 0), 1);
-	*e = waiting;
-	took(e, &c, 1);
+	takes_one_across(e, child_first);
 	chat(e);
 }
 

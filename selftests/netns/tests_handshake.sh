@@ -485,7 +485,7 @@ test_negative_cache()
 	unload
 }
 
-# neg_entries - "ADDRESS PORT REASON LEFT" of each entry, ADDRESS in hexadecimal; LEFT: seconds that it holds
+# neg_entries - "ADDRESS PORT REASON LEFT" of each entry, ADDRESS byte by byte; LEFT: seconds that it holds
 neg_entries()
 {
 	bpftool -j map dump pinned "$ISMREDIR_PIN_DIR/negative" |

@@ -8,8 +8,8 @@ queue then, and each has the socket with it.
 
 asked.py PORT CUE asks|dies|inherits DAEMON
 
-A child that asks while the process DAEMON is stopped, or (inherits) whose parent has, and that ends then. Makes the file CUE when it has gone
-and the daemon runs again; goes on talking until the file is gone.
+A child that asks while the process DAEMON is stopped, or (inherits) whose parent has, and that ends then. Makes the
+file CUE when it has gone and the daemon runs again; goes on talking until the file is gone.
 """
 
 import os

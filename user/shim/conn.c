@@ -288,7 +288,8 @@ static void ask_later(struct ism_slot *s, uint32_t msgs)
 	atomic_store(&s->msgs, ism_after_msgs - msgs);
 }
 
-int conn_was_answered(struct conn *c)
+/* There is an answer, or none will be waited for. Return: did this process wait? */
+static int was_answered(struct conn *c)
 {
 	uint32_t asks = ISM_ASKS;
 
@@ -300,7 +301,7 @@ static void leave_asking(struct conn *c)
 {
 	uint32_t state = ISM_SLOT_ASKED;
 
-	if (conn_attached(c) || atomic_load(&c->slot->procs) == 1 || !conn_was_answered(c))
+	if (conn_attached(c) || atomic_load(&c->slot->procs) == 1 || !was_answered(c))
 		return;
 	ask_later(c->slot, SOON_MSGS);
 	atomic_compare_exchange_strong(&c->slot->state, &state, ISM_SLOT_CANDIDATE);
@@ -613,7 +614,7 @@ void conn_answer(uint32_t index, uint64_t token, int error, uint32_t reason,
 	/* Another thread may close it meanwhile, or has. */
 	atomic_fetch_add(&c->users, 1);
 	s = c->slot;
-	if (!s || atomic_load(&c->closing) || s->token != token || !conn_was_answered(c))
+	if (!s || atomic_load(&c->closing) || s->token != token || !was_answered(c))
 		drop_answer(a);
 	else
 		take_answer(c, error, a);

@@ -407,8 +407,6 @@ int ism_caps_process(int fd);
 /** ism_caps_never() - but not @fd, about to be connected */
 void ism_caps_never(int fd);
 void ism_caps_after_fork(void);
-/** conn_was_answered() - there is an answer, or none will be waited for. Return: did this process wait? */
-int conn_was_answered(struct conn *c);
 /** ism_coarse_ms() - CLOCK_MONOTONIC, a tick old */
 uint64_t ism_coarse_ms(void);
 /** conn_start() - a descriptor was connected or accepted and is marked: make it a candidate */
