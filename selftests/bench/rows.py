@@ -4,7 +4,6 @@
 import dataclasses
 import json
 import os
-import statistics
 import time
 
 from stage import NOWHERE
@@ -15,6 +14,7 @@ SOME_PING_SIZES = (64, 1024, 8192, 65536)
 STREAM_SIZES = (64, 256, 1024, 4096, 16384, 65536, 262144, 1 << 20)
 SOME_STREAM_SIZES = (64, 1024, 4096, 65536, 1 << 20)
 BUSY = 8
+CONNECT_TURNS = 6
 
 
 @dataclasses.dataclass
@@ -51,6 +51,8 @@ class Row:
     @planes: what it can be measured on
     @measure: function of a stage and a plane, returns the numbers
     @needs: programs that must be installed
+    @turns: so often all planes in turn for one result, the mean: where what happens at first lasts
+            for a run, or small differences matter more than what the host does from second to second
     """
 
     name: str
@@ -61,6 +63,7 @@ class Row:
     planes: tuple
     measure: object
     needs: tuple = ()
+    turns: int = 1
 
 
 def named(size):
@@ -103,18 +106,11 @@ def bare(stage, plane, work, args):
     return json.loads(stage.output("tcp", [stage.tool("barering"), work, *args], 40))
 
 
-def mean(results):
-    """The numbers of several runs as one."""
-    return {key: statistics.fmean(r[key] for r in results) if isinstance(value, float) else value
-            for key, value in results[0].items()}
-
-
-def load_row(name, group, label, key, work, args, effort_ms, planes, ends=None, more=(), starts=1):
+def load_row(name, group, label, key, work, args, effort_ms, planes, ends=None, more=(), turns=1):
     """
     A row of the workload program.
     @args: options that the bare ring has, too; @more: others
     @ends: function of the plane, gives those of both ends
-    @starts: so often anew for one result, where what happens at first lasts for a run
     """
     args = [str(a) for a in ["--ms", effort_ms, *args]]
     more = [str(a) for a in more]
@@ -123,10 +119,9 @@ def load_row(name, group, label, key, work, args, effort_ms, planes, ends=None, 
         if plane in ("ring", "memcpy"):
             return bare(stage, plane, work, args)
         server, client = ends(plane) if ends else (plane, plane)
-        return mean([netload(stage, work, server, client, args + more, effort_ms / 1000)
-                     for _ in range(starts)])
+        return netload(stage, work, server, client, args + more, effort_ms / 1000)
 
-    return Row(name, group, label, key, not key.endswith("per_sec"), planes, measure)
+    return Row(name, group, label, key, not key.endswith("per_sec"), planes, measure, turns=turns)
 
 
 def ping_rows(effort):
@@ -172,7 +167,7 @@ def connect_rows(effort):
     """
     Short connections, by who of the two ends is capable. On one CPU nobody is ever idle, so the rate
     says what a connection costs; on two it also says who fell asleep before the next one came, which
-    goes on as it began. Differences of two percent matter here, hence the four starts.
+    goes on as it began. Differences of two percent matter here, hence the turns.
     """
     some = ("tcp", "naive", "skmsg", "direct")
     kinds = (("both", "both ends capable", lambda p: (p, p), some + ("unix",)),
@@ -181,7 +176,8 @@ def connect_rows(effort):
              ("unloaded", "under `ismredir run`, nothing loaded",
               lambda p: (p, p) if p == "tcp" else (NOWHERE, NOWHERE), ("tcp", "direct")))
     return [load_row(f"connect/{kind}/{place}", "connect", f"{label}, {words}", "per_sec",
-                     "connect", cpus(place), effort.connect_ms, planes, ends, ["--spread", 16], 4)
+                     "connect", cpus(place), effort.connect_ms, planes, ends, ["--spread", 16],
+                     CONNECT_TURNS)
             for place, words in (("one-cpu", "one CPU"), ("two-cpus", "two CPUs"))
             for kind, label, ends, planes in kinds]
 

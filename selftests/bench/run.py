@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -115,6 +116,14 @@ def measure(stage, row, plane):
     return numbers
 
 
+def mean(runs):
+    """The numbers of several measurements as one; what is no number goes."""
+    if len(runs) == 1:
+        return runs[0]
+    return {key: statistics.fmean(run[key] for run in runs) for key, value in runs[0].items()
+            if isinstance(value, (int, float)) and all(key in run for run in runs)}
+
+
 class Rounds:
     """All measurements of a run."""
 
@@ -136,21 +145,28 @@ class Rounds:
             best = min(best, again, key=lambda n: n["foreign"])
         return best, left
 
-    def run(self, number):
-        """One round."""
-        left = self.effort.repeats
-        for result in self.results:
-            planes = result.row.planes
-            turn = number % len(planes)
-            numbers = {}
-            for plane in planes[turn:] + planes[:turn]:
+    def row(self, result, number, left):
+        """All turns of a row in one round. Return: numbers by plane, tries left."""
+        planes = result.row.planes
+        found = {plane: [] for plane in planes}
+        for turn in range(number, number + result.row.turns):
+            first = turn % len(planes)
+            for plane in planes[first:] + planes[:first]:
                 try:
-                    numbers[plane], left = self.quietest(result.row, plane, left)
+                    numbers, left = self.quietest(result.row, plane, left)
+                    found[plane].append(numbers)
                 except LeftOut as reason:
                     result.left_out[plane] = str(reason)
                 except (BenchError, ValueError, KeyError, OSError,
                         subprocess.SubprocessError) as error:
                     result.errors.append((plane, f"round {number + 1}: {error}"))
+        return {plane: mean(runs) for plane, runs in found.items() if runs}, left
+
+    def run(self, number):
+        """One round."""
+        left = self.effort.repeats
+        for result in self.results:
+            numbers, left = self.row(result, number, left)
             result.rounds.append(numbers)
 
     def all(self, rounds):
