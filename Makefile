@@ -2,6 +2,8 @@
 # Builds, checks and installs ismredir. `make help` lists the targets.
 
 B	?= build
+# One name for a folder below here: what was built by another one would not be found to depend on anything.
+override B := $(patsubst $(CURDIR)/%,%,$(B))
 PREFIX	?= /usr/local
 SBINDIR	?= $(PREFIX)/sbin
 LIBDIR	?= $(PREFIX)/lib/ismredir

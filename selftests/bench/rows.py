@@ -14,7 +14,7 @@ SOME_PING_SIZES = (64, 1024, 8192, 65536)
 STREAM_SIZES = (64, 256, 1024, 4096, 16384, 65536, 262144, 1 << 20)
 SOME_STREAM_SIZES = (64, 1024, 4096, 65536, 1 << 20)
 BUSY = 8
-CONNECT_TURNS = 6
+TURNS = 6  # where differences of two percent matter
 
 
 @dataclasses.dataclass
@@ -167,7 +167,7 @@ def connect_rows(effort):
     """
     Short connections, by who of the two ends is capable. On one CPU nobody is ever idle, so the rate
     says what a connection costs; on two it also says who fell asleep before the next one came, which
-    goes on as it began. Differences of two percent matter here, hence the turns.
+    goes on as it began.
     """
     some = ("tcp", "naive", "skmsg", "direct")
     kinds = (("both", "both ends capable", lambda p: (p, p), some + ("unix",)),
@@ -177,7 +177,7 @@ def connect_rows(effort):
               lambda p: (p, p) if p == "tcp" else (NOWHERE, NOWHERE), ("tcp", "direct")))
     return [load_row(f"connect/{kind}/{place}", "connect", f"{label}, {words}", "per_sec",
                      "connect", cpus(place), effort.connect_ms, planes, ends, ["--spread", 16],
-                     CONNECT_TURNS)
+                     TURNS)
             for place, words in (("one-cpu", "one CPU"), ("two-cpus", "two CPUs"))
             for kind, label, ends, planes in kinds]
 
@@ -220,8 +220,8 @@ def other_rows(effort):
               lambda stage, plane: per_second(stage, plane, dd, blocks, 60)),
              ("true", "start /bin/true from a shell",
               lambda stage, plane: per_second(stage, plane, loop, runs, 60)))
-    return [Row(f"other/{kind}", "other", label, "per_sec", False, ("tcp", "direct"), measure)
-            for kind, label, measure in kinds]
+    return [Row(f"other/{kind}", "other", label, "per_sec", False, ("tcp", "direct"), measure,
+                turns=TURNS) for kind, label, measure in kinds]
 
 
 def own_rows(effort):
