@@ -16,7 +16,7 @@
 
 #define ISM_CONTROL_SOCK    "/run/ismredir/control.sock"
 #define ISM_CONTROL_MAGIC   0x4c435349u /* "ISCL" */
-#define ISM_CONTROL_VERSION 2
+#define ISM_CONTROL_VERSION 3
 #define ISM_MSG_MAX	    4096 /* bytes of one packet; longer is refused */
 #define ISM_MSG_FDS	    5 /* descriptors of one packet at most */
 
@@ -39,6 +39,7 @@ enum ism_msg_type {
 	ISM_MSG_STATUS, /* -> no body. <- ISM_MSG_STATUS_OK */
 	ISM_MSG_STATUS_OK, /* <- struct ism_msg_status */
 	ISM_MSG_ERROR, /* <- struct ism_msg_error */
+	ISM_MSG_LEAVE, /* -> struct ism_msg_token: DETACH of one that leaves relatives behind. No answer */
 };
 
 /* The descriptors of ISM_MSG_ATTACH_OK, in this order. */

@@ -140,6 +140,8 @@ struct ism_dmb_rx {
  * @doorbells: doorbells that it rang
  * @reason: enum ism_reason why its sending side is on TCP, 0 on the ring
  * @pid: the process that wrote last
+ * @mark: of its first process, not 0: by it those that inherited the end know that these are the rings whose state
+ *        they inherited, and no others of the same connection
  *
  * Second line, written by its receiving side and its waits:
  * @rx_bytes, @rx_msgs: received through the ring of the partner's own DMB
@@ -155,7 +157,8 @@ struct ism_dmb_stats {
 	__u64 doorbells;
 	__u32 reason;
 	__u32 pid;
-	__u8 reserved_tx[16];
+	__u64 mark;
+	__u8 reserved_tx[8];
 	__u64 rx_bytes;
 	__u64 rx_msgs;
 	__u64 tcp_rx_bytes;

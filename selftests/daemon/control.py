@@ -9,9 +9,9 @@ import os
 import socket
 import struct
 
-MAGIC, VERSION, MSG_MAX = 0x4C435349, 2, 4096
+MAGIC, VERSION, MSG_MAX = 0x4C435349, 3, 4096
 (HELLO, HELLO_OK, ATTACH, ATTACH_OK, DETACH, RESUME, RESUME_OK, LIST, DMB, LIST_END, FABRICS, FABRIC,
- STATUS, STATUS_OK, ERROR) = range(1, 16)
+ STATUS, STATUS_OK, ERROR, LEAVE) = range(1, 17)
 OWN_DMB, PEER_DMB, OWN_BELL, PEER_BELL = range(4)
 HEAD = struct.Struct("=IHHII")
 STATS = "=5QII16x6Q16x"
@@ -113,6 +113,9 @@ class Client:
 
     def detach(self, token):
         self.send(DETACH, struct.pack("=Q", token))
+
+    def leave(self, token):
+        self.send(LEAVE, struct.pack("=Q", token))
 
     def resume(self, end, rings, share=None, fds=None, **changes):
         values = {"token": rings.token, "peer": rings.peer, "share": rings.share if share is None else share,

@@ -16,6 +16,7 @@ LOG=$BUILD/daemon/control-fuzz.log
 HELLO='\x00\x08\x01\0\0\0\0\0\0\0\0'
 ATTACH2='\x10\x00\x10\x03\x02\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0'
 DETACH2='\x00\x08\x05\x02\0\0\0\0\0\0\0'
+LEAVE2='\x00\x08\x10\x02\0\0\0\0\0\0\0'
 LIST='\x00\x00\x08'
 RESUME2='\x50\x00\x04\x05\x06\x07\x20\x06\x02\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0\0\0\x01\0\0\0\x01\0'
 OTHER='\x01\x08\x01\0\0\0\0\0\0\0\0\x11\x00\x10\x03\x03\0\0\0\0\0\0\0\x06\0\0\0\0\0\0\0'
@@ -31,6 +32,7 @@ mkdir -p "$SEEDS" "$FOUND"
 seed status "$HELLO\x00\x00\x0d"
 seed attach "$HELLO$ATTACH2$LIST$DETACH2\x00\x00\x0b"
 seed both "$HELLO$OTHER$ATTACH2$LIST"
+seed leave "$HELLO$ATTACH2$LEAVE2$LIST$ATTACH2"
 seed resume "$HELLO$ATTACH2$DETACH2$RESUME2$LIST"
 seed again "$HELLO$ATTACH2$OTHER$RESUME2"
 seed junk '\x04\x04abcd'

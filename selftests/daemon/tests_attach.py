@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import struct
+import time
 
 import control
 from control import (OWN_BELL, OWN_DMB, PEER_BELL, PEER_DMB, PROD_TCP, RING_OFF, RX_OFF, STATIC,
@@ -179,9 +180,18 @@ def test_relatives_share(box):
     cb.close()
     child.sync()
     assert child.list()[a.token]["flags"] == 1
+    # of whom nobody knows another one may come, who has its rings then
     child.close()
-    c = box.client()
-    within(lambda: c.status()["pairs"] == 0, "the pair ends")
+    late = box.client()
+    within(lambda: late.status()["clients"] == 1, "they are gone")
+    again = box.keep(late.attach(a))
+    assert os.fstat(ra.fds[0]).st_ino == os.fstat(again.fds[0]).st_ino
+    late.leave(a.token)
+    time.sleep(0.5)
+    assert late.status()["pairs"] == 1, "not while the connection lives"
+    a.close()
+    b.close()
+    within(lambda: late.status()["pairs"] == 0, "the pair ends")
 
 
 @test
@@ -479,8 +489,8 @@ def test_counters_stay(box):
             assert (s["ring_bytes"], s["ring_msgs"], s["tcp_bytes"]) == (3000 * n, 30 * n, 300 * n), (when, s)
             assert (s["spins"], s["sleeps"], s["doorbells"], s["timeouts"]) == (41 * n, 61 * n, 81 * n, 5 * n)
             assert s["pairs"] == (1 if when == "live" else 0)
-            ca.close()
-            cb.close()
+            for thing in (a, b, ca, cb):
+                thing.close()
             within(lambda: c.status()["pairs"] == 0, "the pair ends")
     assert c.status()["attaches"] == 4 and c.status()["detaches"] == 4
 

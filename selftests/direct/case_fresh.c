@@ -69,15 +69,15 @@ static struct half *shared_halves(void)
 	return at;
 }
 
-/* A child talks, and the parent goes on where it stopped. */
-static void child_talks(struct end *e, bool killed)
+/* A child says something, and the parent goes on where it stopped. */
+static void child_has_it(struct end *e, void (*says)(struct end *e), bool killed)
 {
 	struct half *at = shared_halves();
 	pid_t pid = child();
 	int status;
 
 	if (!pid) {
-		chat(e);
+		says(e);
 		at[0] = e->rx;
 		at[1] = e->tx;
 		if (killed)
@@ -93,7 +93,7 @@ static void child_talks(struct end *e, bool killed)
 
 static void child_first(struct end *e)
 {
-	child_talks(e, false);
+	child_has_it(e, chat, false);
 }
 
 static void forks(struct end *e)
@@ -108,7 +108,27 @@ static void forks(struct end *e)
 static void fork_is_killed(struct end *e)
 {
 	open_fresh(e);
-	child_talks(e, true);
+	child_has_it(e, chat, true);
+	is_well(e);
+}
+
+static void comes_to_rings(struct end *e)
+{
+	is_well(e);
+	if (!e->server)
+		put(e, 100);
+	meet(e);
+}
+
+/* Only children of both ends have used the rings, and are gone. What they left there, and the rings, are the parents'. */
+static void children_end(struct end *e)
+{
+	open_fresh(e);
+	child_has_it(e, comes_to_rings, e->arg);
+	nap(1500);
+	meet(e);
+	if (e->server)
+		get(e, 100);
 	is_well(e);
 }
 
@@ -397,6 +417,8 @@ const struct test tests_fresh[] = {
 	{ "fresh_dup", in_turn_with_dup, chats_and_is_well, RAW, 6 },
 	{ "fresh_forks", forks, chats_and_is_well, RAW, 4 },
 	{ "fresh_fork_killed", fork_is_killed, chats_and_is_well, RAW, 1 },
+	{ "fresh_children_end", children_end, NULL, RAW, 0 },
+	{ "fresh_children_killed", children_end, NULL, RAW, 1 },
 	{ "fresh_forks_in_turn", forks_in_turn, chats_and_is_well, RAW, 8 },
 	{ "fresh_threads", threads, threads_partner, RAW, 60 },
 	{ "fresh_handler_chats", chats_meanwhile, chats_partner, RAW, 0 },

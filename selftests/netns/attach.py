@@ -43,7 +43,7 @@ class Daemon:
         self.ask(HELLO, HELLO_OK, struct.pack("=II", 0, 0))
 
     def send(self, kind, body, fds=()):
-        head = struct.pack("=IHHII", MAGIC, 2, kind, len(body), 7)
+        head = struct.pack("=IHHII", MAGIC, 3, kind, len(body), 7)
         anc = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         self.s.sendmsg([head + body], anc)
 

@@ -10,6 +10,11 @@ asked.py PORT CUE asks|dies|inherits DAEMON
 
 A child that asks while the process DAEMON is stopped, or (inherits) whose parent has, and that ends then. Makes the
 file CUE when it has gone and the daemon runs again; goes on talking until the file is gone.
+
+asked.py PORT CUE left
+
+A child that has the rings of both ends, and ends. Makes the file CUE; when that is gone, says whether the connection
+is as it was ("exact") or at its end ("ended").
 """
 
 import os
@@ -67,10 +72,10 @@ def lives_on_elsewhere(listener):
     talk(a, b, 2)
 
 
-def child_ends(a, b, how):
+def child_ends(a, b, how, rounds=40, nap=0.0):
     child = os.fork()
     if not child:
-        talk(a, b, 40)
+        talk(a, b, rounds, nap)
         if how == "dies":
             os.kill(os.getpid(), signal.SIGKILL)
         os._exit(0)
@@ -97,6 +102,20 @@ def child_asks(listener, cue, how, daemon):
         time.sleep(0.01)
 
 
+def leaves_rings(listener, cue):
+    a, b = pair(listener)
+    child_ends(a, b, "left", 200, 0.002)
+    with open(cue, "w", encoding="utf-8"):
+        pass
+    while os.path.exists(cue):
+        time.sleep(0.01)
+    try:
+        a.sendall(b"one")
+        print({b"one": "exact", b"": "ended"}.get(b.recv(100), "wrong"))
+    except ConnectionError:
+        print("ended")
+
+
 def process_asks(listener, cue):
     first = pair(listener)
     talk(*first, 200, 0.002)
@@ -111,7 +130,9 @@ def process_asks(listener, cue):
 def main():
     port, cue = int(sys.argv[1]), sys.argv[2]
     listener = socket.create_server(("127.0.0.1", port))
-    if len(sys.argv) > 3:
+    if sys.argv[3:] == ["left"]:
+        leaves_rings(listener, cue)
+    elif len(sys.argv) > 3:
         child_asks(listener, cue, sys.argv[3], int(sys.argv[4]))
     else:
         process_asks(listener, cue)

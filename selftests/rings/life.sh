@@ -264,6 +264,31 @@ app_daemon-slow-for-child()
 	stop_daemon
 }
 
+# Nobody who had rings is there any more, only who inherited the connection: it goes on where they were. Where an
+# ismredird that knew of them is gone, too, it ends: bytes may have been in them.
+app daemon-knows-rings lifecycle python3
+app_daemon-knows-rings()
+{
+	local how asked
+
+	under_run
+	start_daemon
+	load --plane direct --port 7000-7009
+	for how in exact ended; do
+		start "$how" "$PYTHON" "$RINGS/asked.py" "$PORT" "$DIR/cue" left
+		asked=$PID
+		within 20 [ -e "$DIR/cue" ] || die "it does not come so far: $(cat "$DIR/$how.log")"
+		[ "$(counter ring_msgs)" -gt 0 ] || die "nobody got rings: $(ism conns)"
+		[ "$how" = exact ] || { kill_daemon; start_daemon; }
+		rm "$DIR/cue"
+		ended "$asked" "asked.py"
+		grep -qx "$how" "$DIR/$how.log" || die "not $how: $(cat "$DIR/$how.log")"
+		within 5 dmbs 0 0 || die "DMBs stay: $(ism -j dmbs)"
+	done
+	unload
+	stop_daemon
+}
+
 # Its limits are reached: some have rings, the others TCP, all are right.
 app daemon-full lifecycle python3
 app_daemon-full()

@@ -10,7 +10,7 @@ import socket
 import struct
 import sys
 
-MAGIC, VERSION = 0x4C435349, 2
+MAGIC, VERSION = 0x4C435349, 3
 HELLO, HELLO_OK, LIST, DMB, LIST_END, FABRICS, FABRIC, STATUS, STATUS_OK, ERROR = (
     1, 2, 8, 9, 10, 11, 12, 13, 14, 15)
 

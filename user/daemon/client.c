@@ -191,16 +191,16 @@ static int on_attach(struct client *c, const struct request *r, int *fds)
 		rc = send_fds(c, ISM_MSG_ATTACH_OK, r->seq, &ok, sizeof(ok), out, ISM_FD_COUNT);
 	daemon_refill(c->d);
 	if (rc == -ETOOMANYREFS) { /* too many descriptors are on their way to clients */
-		pairs_detach(&c->d->pairs, &c->holder, m->token);
+		pairs_detach(&c->d->pairs, &c->holder, m->token, 1);
 		return refuse_rings(c, r, "attach", m->token, rc, ISM_R_DAEMON_REFUSED);
 	}
 	c->d->attaches++;
 	return rc;
 }
 
-static int on_detach(struct client *c, const struct request *r)
+static int on_detach(struct client *c, const struct request *r, int leaves)
 {
-	if (pairs_detach(&c->d->pairs, &c->holder, r->token.token))
+	if (pairs_detach(&c->d->pairs, &c->holder, r->token.token, leaves))
 		return refuse(c, r, r->token.token, -ENOENT, ISM_R_DAEMON_REFUSED);
 	c->d->detaches++;
 	return 0;
@@ -379,7 +379,9 @@ static int serve(struct client *c, const struct request *r, int *fds)
 	case ISM_MSG_ATTACH:
 		return on_attach(c, r, fds);
 	case ISM_MSG_DETACH:
-		return on_detach(c, r);
+		return on_detach(c, r, 0);
+	case ISM_MSG_LEAVE:
+		return on_detach(c, r, 1);
 	case ISM_MSG_RESUME:
 		return on_resume(c, r, fds);
 	case ISM_MSG_LIST:

@@ -11,6 +11,7 @@
 #include "log.h"
 #include "lookup.h"
 #include "reasons.h"
+#include "sweep.h"
 
 #define TICK_US 200000ULL
 
@@ -34,6 +35,7 @@ static int on_tick(sd_event_source *s, uint64_t usec, void *arg)
 		log_line(LOG_NOTICE, "load: %s", ism_word_name(word));
 	say_status(d, word);
 	remotes_tick(d);
+	sweep(d);
 	clients_tick(d);
 	sd_event_source_set_time(s, usec + TICK_US);
 	sd_event_source_set_enabled(s, SD_EVENT_ONESHOT);
@@ -78,7 +80,7 @@ static int open_sources(struct daemon *d)
 		rc = sd_event_source_set_priority(d->refill, SD_EVENT_PRIORITY_IDLE);
 	if (rc >= 0)
 		rc = sd_event_source_set_enabled(d->refill, SD_EVENT_ON);
-	return rc < 0 ? rc : 0;
+	return rc < 0 ? rc : sweep_open(d);
 }
 
 /* Those whose partners are named by their tokens reach other kernels; one is for this kernel alone. */
@@ -195,6 +197,7 @@ void daemon_free(struct daemon *d)
 {
 	d->is_ending = 1;
 	relay_free(d->relay);
+	sweep_close(d);
 	clients_free(d);
 	pairs_clear(&d->pairs);
 	remotes_close(d);

@@ -59,7 +59,7 @@ static inline __u32 ring_far(const struct options *o)
  * @started_us: CLOCK_MONOTONIC
  * @clients, @n_clients: connected now
  * @tick: polls the load, looks after slow clients
- * @sweep: ends pairs whose connection is over
+ * @sweep, @sweeps_left: ends pairs whose connection is over; so often before it is left to @tick
  * @refill: makes DMBs ready while there is nothing else to do
  * @attaches, ...: as struct ism_msg_status
  */
@@ -84,6 +84,7 @@ struct daemon {
 	sd_event_source *tick;
 	sd_event_source *refill;
 	sd_event_source *sweep;
+	unsigned int sweeps_left;
 	__u64 attaches, detaches, resumes, refused, malformed;
 };
 

@@ -22,7 +22,6 @@
  * @at_relay: the partner is a relay, so our FIN may have to wait; @is_watched: the relay here knows the rings
  * @asked_us: when somebody last asked for the rings
  * @holder: process that has descriptors of @map
- * @left_us: since when nobody holds the pair; 0: somebody does
  * @want_off, @want_ring: what a holder from before a restart has of the partner's DMB; @want_ring 0: none
  */
 struct far {
@@ -36,7 +35,6 @@ struct far {
 	int bell;
 	sd_event_source *io;
 	__u64 asked_us;
-	__u64 left_us;
 	__u64 want_off;
 	__u32 want_ring;
 };
@@ -99,7 +97,7 @@ static int new_pair(struct pairs *t, struct remote *r, struct holder *who, __u64
 	return 0;
 }
 
-/* See relay_hold.h. When a daemon begins its relay may not be at work yet: far_sweep() tries again. */
+/* See relay_hold.h. When a daemon begins its relay may not be at work yet: far_waits() tries again. */
 static void watch(struct far *f)
 {
 	const struct pair_end *e = f->pair->end;
@@ -290,7 +288,7 @@ int far_attach(struct pairs *t, struct remote *r, struct holder *who, __u64 toke
 	if (!rc && sock >= 0)
 		rc = hold_fin(p->far, sock);
 	if (rc && rc != -EAGAIN) {
-		pairs_detach(t, who, token);
+		pairs_detach(t, who, token, 0);
 		return rc;
 	}
 	if (!rc) {
@@ -415,8 +413,6 @@ int far_resume(struct pairs *t, struct remote *r, struct holder *who,
 
 int far_stays(const struct pair *p)
 {
-	if (p->far->was_attached)
-		remotes_sweep_soon(p->far->r->d);
 	return p->far->was_attached;
 }
 
@@ -437,42 +433,33 @@ static int is_over(const struct far *f, __u64 now, int (*is_gone)(void *arg, __u
 /*
  * A program that was killed has not said that it reads no more. Another program hears of its end by TCP; a
  * relay with bytes in our ring does not, for what it then holds back are also the segments that its kernel
- * acknowledges our FIN with, and so both sockets would stay until TCP gives up. Who only lost the daemon comes
- * back at once.
+ * acknowledges our FIN with, and so both sockets would stay until TCP gives up. That nobody holds the pair is no
+ * such end: whoever has a descriptor of the socket, from a process that is gone, may come for its rings later.
  */
-static void close_unheld(struct far *f, __u64 now)
+static void close_unheld(struct far *f)
 {
-	if (!f->left_us)
-		f->left_us = now;
-	if (f->is_attached && now - f->left_us > FAR_RETURN_US)
-		dmb_say_closed(f->pair->end[0].dmb, &f->dmb);
+	const struct pair_end *e = f->pair->end;
+
+	if (f->at_relay && f->is_attached && relay_hold_is_orphan(f->r->d->relay, e->token))
+		dmb_say_closed(e->dmb, &f->dmb);
 }
 
-unsigned int far_sweep(struct pairs *t, __u64 now, int (*is_gone)(void *arg, __u64 token),
-		       void *arg)
+int far_waits(struct pairs *t, struct pair *p, __u64 now, int (*is_gone)(void *arg, __u64 token),
+	      void *arg)
 {
-	struct pair *p = t->first, *next;
-	unsigned int waiting = 0;
+	struct far *f = p->far;
 
-	for (; p; p = next) {
-		struct far *f = p->far;
-
-		next = p->next;
-		if (!f)
-			continue;
-		if (p->end[0].holds && !f->is_attached && f->was_attached)
-			connect_far(f);
-		watch(f);
-		if (p->end[0].holds)
-			f->left_us = 0;
-		if (p->end[0].holds && f->was_attached)
-			continue;
-		if (is_over(f, now, is_gone, arg)) {
-			pair_drop(t, p);
-		} else if (!p->end[0].holds) {
-			close_unheld(f, now);
-			waiting++;
-		}
+	if (p->end[0].holds && !f->is_attached && f->was_attached)
+		connect_far(f);
+	watch(f);
+	if (p->end[0].holds && f->was_attached)
+		return 0;
+	if (is_over(f, now, is_gone, arg)) {
+		pair_drop(t, p);
+		return 0;
 	}
-	return waiting;
+	if (p->end[0].holds)
+		return 0;
+	close_unheld(f);
+	return 1;
 }

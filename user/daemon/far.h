@@ -15,7 +15,6 @@ struct remote;
 
 #define FAR_PATIENCE_US                                                                            \
 	60000000ULL /* a DMB waits so long for its partner, after it was asked for last */
-#define FAR_RETURN_US 1000000ULL /* a holder that is away for longer was killed */
 
 /**
  * far_attach() - as pairs_attach(), over a fabric that the partner is reached by
@@ -51,11 +50,11 @@ __u32 far_index(const struct pair *p);
 int far_arrived(struct pairs *t, const struct remote *r, __u64 token, __u64 peer);
 
 /**
- * far_sweep() - now and then: end what nobody needs any more, attach what came back, speak for the dead
- * @is_gone: is there no connection with this token any more?
- * Return: how many pairs wait for their connection to end
+ * far_waits() - pairs_sweep() of one pair: end it if nobody needs it any more, attach what came back, speak for the
+ *		 dead
+ * Return: 1 if it waits for its connection to end, else 0.
  */
-unsigned int far_sweep(struct pairs *t, __u64 now_us, int (*is_gone)(void *arg, __u64 token),
-		       void *arg);
+int far_waits(struct pairs *t, struct pair *p, __u64 now_us, int (*is_gone)(void *arg, __u64 token),
+	      void *arg);
 
 #endif

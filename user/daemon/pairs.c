@@ -256,11 +256,19 @@ static int add_hold(struct pair_end *e, struct holder *who, __u64 share)
 	return 0;
 }
 
+/* May somebody come that nobody knows of? */
+static int stays(const struct pair *p)
+{
+	return p->far ? far_stays(p) : p->end[0].is_left || p->end[1].is_left;
+}
+
 static void end_unheld(struct pairs *t, struct pair *p)
 {
 	if (p->end[0].holds || p->end[1].holds)
 		return;
-	if (!p->far || !far_stays(p))
+	if (t->sweep_soon && stays(p))
+		t->sweep_soon(t->arg);
+	else
 		end_pair(t, p);
 }
 
@@ -274,10 +282,11 @@ int pair_hold(struct pairs *t, struct pair_end *e, struct holder *who, __u64 sha
 }
 
 /* @at: where its holder's list points to it. */
-static void end_hold(struct pairs *t, struct hold **at)
+static void end_hold(struct pairs *t, struct hold **at, int leaves)
 {
 	struct hold *h = *at, **of_end = &h->pair->end[h->end].holds;
 
+	h->pair->end[h->end].is_left = leaves;
 	while (*of_end != h)
 		of_end = &(*of_end)->next_of_end;
 	*of_end = h->next_of_end;
@@ -308,7 +317,7 @@ int pairs_attach(struct pairs *t, struct holder *who, __u64 token, __u64 peer, _
 	return rc;
 }
 
-int pairs_detach(struct pairs *t, struct holder *who, __u64 token)
+int pairs_detach(struct pairs *t, struct holder *who, __u64 token, int leaves)
 {
 	struct hold **at = &who->holds;
 
@@ -316,7 +325,7 @@ int pairs_detach(struct pairs *t, struct holder *who, __u64 token)
 		at = &(*at)->next_of_holder;
 	if (!*at)
 		return -ENOENT;
-	end_hold(t, at);
+	end_hold(t, at, leaves);
 	return 0;
 }
 
@@ -325,7 +334,7 @@ unsigned int pairs_drop_holder(struct pairs *t, struct holder *who)
 	unsigned int n = 0;
 
 	for (; who->holds; n++)
-		end_hold(t, &who->holds);
+		end_hold(t, &who->holds, 1);
 	return n;
 }
 
@@ -343,6 +352,35 @@ void pair_drop(struct pairs *t, struct pair *p)
 			free(h);
 		}
 	end_pair(t, p);
+}
+
+/*
+ * Both ends: one may be gone and have left bytes for the other. Tokens of killed programs go with their sockets, in
+ * the kernel's time.
+ */
+static int near_waits(struct pairs *t, struct pair *p, int (*is_gone)(void *arg, __u64 token),
+		      void *arg)
+{
+	if (p->end[0].holds || p->end[1].holds)
+		return 0;
+	if (!is_gone(arg, p->end[0].token) || !is_gone(arg, p->end[1].token))
+		return 1;
+	end_pair(t, p);
+	return 0;
+}
+
+unsigned int pairs_sweep(struct pairs *t, __u64 now, int (*is_gone)(void *arg, __u64 token),
+			 void *arg)
+{
+	struct pair *p = t->first, *next;
+	unsigned int waiting = 0;
+
+	for (; p; p = next) {
+		next = p->next;
+		waiting += p->far ? far_waits(t, p, now, is_gone, arg)
+				  : near_waits(t, p, is_gone, arg);
+	}
+	return waiting;
 }
 
 void pairs_clear(struct pairs *t)

@@ -2,9 +2,10 @@
 /*
  * The table of pairs: for each connection whose rings somebody holds, its two DMBs and who holds them.
  *
- * A pair begins with the first attach of either end and ends when nobody holds either end. Its DMBs are
- * made for it and are never used again. Which client may have an end is decided before (verify.h), here
- * only who among those who may.
+ * A pair begins with the first attach of either end. It ends when nobody holds either end: at once if the last
+ * holders of both said that nobody else has the connection, else with that, as a process that inherited it may
+ * not have used it yet. Its DMBs are made for it and are never used again. Which client may have an end is
+ * decided before (verify.h), here only who among those who may.
  *
  * A pair whose partner is of another kernel is in the same table (far.h): its end[0] is ours, end[1] is
  * the partner's, which nobody here holds.
@@ -49,6 +50,7 @@ struct hold {
  * struct pair_end - one end of the connection
  * @token: its DMB token
  * @share: what all its holders know, once there was one (@has_share)
+ * @is_left: its last holder has not said that there is nobody else
  * @dmb: the DMB that it reads and its partner writes; of a partner in another kernel the part that is
  *       attached here, NULL until it is
  */
@@ -56,6 +58,7 @@ struct pair_end {
 	__u64 token;
 	__u64 share;
 	int has_share;
+	int is_left;
 	struct ism_dmb *dmb;
 	struct hold *holds;
 	struct pair *pair;
@@ -93,6 +96,8 @@ struct pair {
  * @ring_size: of all, 0: pairs_ring_size() chooses
  * @far_ring_size: of rings to other kernels
  * @limit_total, @limit_uid: bytes of DMBs
+ * @sweep_soon: called with @arg when nobody holds a pair any more: pairs_sweep() is to be called. NULL: such pairs
+ *		end at once
  */
 struct pairs {
 	struct ism_fabric *fabric;
@@ -105,6 +110,8 @@ struct pairs {
 	struct pair *first, *last;
 	struct pair_end *bucket[PAIR_BUCKETS];
 	struct ism_msg_status ended;
+	void (*sweep_soon)(void *arg);
+	void *arg;
 };
 
 /**
@@ -151,11 +158,19 @@ void pair_drop(struct pairs *t, struct pair *p);
  */
 int pairs_resume(struct pairs *t, struct holder *who, const struct ism_msg_resume *m, int *fds);
 
-/** pairs_detach() - end the hold of @who; -ENOENT when it has none */
-int pairs_detach(struct pairs *t, struct holder *who, __u64 token);
+/** pairs_detach() - end the hold of @who, who leaves others behind or does not; -ENOENT when it has none */
+int pairs_detach(struct pairs *t, struct holder *who, __u64 token, int leaves);
 
 /** pairs_drop_holder() - end all holds of @who; returns how many */
 unsigned int pairs_drop_holder(struct pairs *t, struct holder *who);
+
+/**
+ * pairs_sweep() - now and then: end pairs that nobody holds and whose connection is over
+ * @is_gone: is there no connection with this token any more?
+ * Return: how many pairs wait for their connection to end
+ */
+unsigned int pairs_sweep(struct pairs *t, __u64 now_us, int (*is_gone)(void *arg, __u64 token),
+			 void *arg);
 
 /** pairs_clear() - forget everything, whoever holds it; at exit */
 void pairs_clear(struct pairs *t);

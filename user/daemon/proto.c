@@ -13,6 +13,7 @@ static const struct {
 	[ISM_MSG_HELLO] = { sizeof(struct ism_msg_hello), 0, 1 },
 	[ISM_MSG_ATTACH] = { sizeof(struct ism_msg_attach), 1, 1 },
 	[ISM_MSG_DETACH] = { sizeof(struct ism_msg_token), 0, 1 },
+	[ISM_MSG_LEAVE] = { sizeof(struct ism_msg_token), 0, 1 },
 	[ISM_MSG_RESUME] = { sizeof(struct ism_msg_resume), 1 + ISM_FD_COUNT, 1 },
 	[ISM_MSG_LIST] = { 0, 0, 1 },
 	[ISM_MSG_FABRICS] = { 0, 0, 1 },
@@ -27,6 +28,7 @@ static int check_body(const struct request *r)
 	case ISM_MSG_ATTACH:
 		return r->attach.token ? 0 : -EPROTO;
 	case ISM_MSG_DETACH:
+	case ISM_MSG_LEAVE:
 		return r->token.token ? 0 : -EPROTO;
 	case ISM_MSG_RESUME:
 		return r->resume.token && r->resume.peer && r->resume.token != r->resume.peer &&

@@ -962,6 +962,11 @@ int relay_hold_rings(struct relay *r, __u64 token, const struct ism_dmb *own,
 				 peer ? peer->addr : NULL);
 }
 
+int relay_hold_is_orphan(struct relay *r, __u64 token)
+{
+	return r && r->loaded && relay_holds_is_orphan(&r->holds, token);
+}
+
 /* ---------------------------------------------------------------- to be shown */
 
 void relay_stats(struct relay *r, struct relay_stats *ret)

@@ -82,6 +82,9 @@ int relay_hold(struct relay *r, int sock, __u64 token);
 int relay_hold_rings(struct relay *r, __u64 token, const struct ism_dmb *own,
 		     const struct ism_dmb *peer);
 
+/** relay_hold_is_orphan() - there is such an end, and no descriptor of its socket */
+int relay_hold_is_orphan(struct relay *r, __u64 token);
+
 /** relay_stats() - now; the caller has the lock, or @r is NULL: zero */
 void relay_stats(struct relay *r, struct relay_stats *ret);
 

@@ -97,6 +97,13 @@ int relay_holds_rings(struct relay_holds *hs, __u64 token, const void *own, cons
 	return 1;
 }
 
+int relay_holds_is_orphan(const struct relay_holds *hs, __u64 token)
+{
+	int i = relay_holds_find(hs, token);
+
+	return i >= 0 && slot_at(hs, i)->sk_flags & ISM_RELAY_SK_ORPHAN;
+}
+
 int relay_holds_wake(struct relay_holds *hs, __u64 token)
 {
 	if (relay_holds_find(hs, token) < 0)

@@ -101,6 +101,9 @@ int relay_holds_add(struct relay_holds *hs, unsigned int slot, int sock, __u64 t
 /** relay_holds_rings() - where its DMBs are, or NULLs: nowhere any more. 1 when there is such a slot, else 0 */
 int relay_holds_rings(struct relay_holds *hs, __u64 token, const void *own, const void *peer);
 
+/** relay_holds_is_orphan() - when its socket was last looked at, was there no descriptor of it any more? */
+int relay_holds_is_orphan(const struct relay_holds *hs, __u64 token);
+
 /** relay_holds_wake() - if the token is one of them a FIN was held: look at once. Return: is it? */
 int relay_holds_wake(struct relay_holds *hs, __u64 token);
 

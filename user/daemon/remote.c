@@ -10,10 +10,8 @@
 #include "daemon.h"
 #include "far.h"
 #include "log.h"
-#include "lookup.h"
 
-#define EVENTS	 16
-#define SWEEP_US 20000ULL /* how long the memory of a connection outlives it at least */
+#define EVENTS 16
 
 /* ---------------------------------------------------------------- who may use it */
 
@@ -115,63 +113,6 @@ static int on_io(sd_event_source *s, int fd, uint32_t revents, void *arg)
 	return 0;
 }
 
-/* ---------------------------------------------------------------- what nobody needs any more */
-
-static int is_gone(void *arg, __u64 token)
-{
-	struct ism_conn c;
-
-	return ism_lookup_conn(arg, token, &c) == -ENOENT;
-}
-
-static int nothing_loaded(void *arg, __u64 token)
-{
-	(void)arg;
-	(void)token;
-	return 1;
-}
-
-static void sweep(struct daemon *d)
-{
-	struct ism_lookup l;
-	unsigned int waiting = 0;
-	uint64_t now = 0;
-	int rc = ism_lookup_open(&l, NULL);
-
-	sd_event_now(d->event, CLOCK_MONOTONIC, &now);
-	if (!rc) {
-		waiting = far_sweep(&d->pairs, now, is_gone, &l);
-		ism_lookup_close(&l);
-	} else if (rc == -ENOENT || rc == -EPROTO) {
-		waiting = far_sweep(&d->pairs, now, nothing_loaded, NULL);
-	}
-	if (waiting)
-		remotes_sweep_soon(d);
-}
-
-static int on_sweep(sd_event_source *s, uint64_t usec, void *arg)
-{
-	struct daemon *d = arg;
-
-	(void)s;
-	(void)usec;
-	sweep(d);
-	return 0;
-}
-
-void remotes_sweep_soon(struct daemon *d)
-{
-	uint64_t now = 0;
-	int on = SD_EVENT_OFF;
-
-	sd_event_source_get_enabled(d->sweep, &on);
-	if (on != SD_EVENT_OFF)
-		return;
-	sd_event_now(d->event, CLOCK_MONOTONIC, &now);
-	sd_event_source_set_time(d->sweep, now + SWEEP_US);
-	sd_event_source_set_enabled(d->sweep, SD_EVENT_ONESHOT);
-}
-
 /* ---------------------------------------------------------------- life */
 
 _Static_assert(ISM_MAX_DIRECT >= ISM_FABRIC_MAX_DIRECT, "all that a fabric names fit");
@@ -195,8 +136,6 @@ static int open_sources(struct daemon *d, struct remote *r)
 
 	if (fd < 0)
 		return fd;
-	if (!d->sweep)
-		rc = sd_event_add_time(d->event, &d->sweep, CLOCK_MONOTONIC, 0, 0, on_sweep, d);
 	/* A relay is who reads them first. */
 	if (rc >= 0 && !d->relays)
 		rc = sd_event_add_io(d->event, &r->io, fd, EPOLLIN, on_io, r);
@@ -242,15 +181,12 @@ void remotes_close(struct daemon *d)
 		ism_fabric_close(d->remotes[i]->fabric);
 		free(d->remotes[i]);
 	}
-	d->sweep = sd_event_source_disable_unref(d->sweep);
 }
 
 void remotes_tick(struct daemon *d)
 {
-	if (!d->n_remotes)
-		return;
-	announce(d);
-	sweep(d);
+	if (d->n_remotes)
+		announce(d);
 }
 
 struct remote *remote_by_tag(struct daemon *d, __u32 tag)

@@ -38,11 +38,8 @@ int remote_open(struct daemon *d, struct ism_fabric *f, const char *spec, struct
 /** remotes_close() - all of them, and tell the load; no pairs are there any more */
 void remotes_close(struct daemon *d);
 
-/** remotes_tick() - now and then: has a load come, do connections still exist? */
+/** remotes_tick() - now and then: has a load come? */
 void remotes_tick(struct daemon *d);
-
-/** remotes_sweep_soon() - a pair waits for its connection to end */
-void remotes_sweep_soon(struct daemon *d);
 
 /** remote_event() - an event of its fabric that is not the relay's */
 void remote_event(struct remote *r, const struct ism_event *e);

@@ -188,7 +188,7 @@ void conn_release(struct conn *c)
 	if (conn_attached(c)) {
 		io_stats_tx(c);
 		io_stats_rx(c);
-		ism_daemon_detach(c->slot->token);
+		ism_daemon_detach(c->slot);
 	}
 	unmap(c);
 	conn_free(c);
@@ -386,7 +386,7 @@ static void exit_one(struct conn *c, void *arg)
 	io_stats_tx(c);
 	io_stats_rx(c);
 	end_rings(c, fd);
-	ism_daemon_detach(c->slot->token);
+	ism_daemon_detach(c->slot);
 }
 
 void conn_exit(void)
@@ -496,11 +496,25 @@ static int keep_memfd(int fd)
 	return high;
 }
 
-static int map_rings(struct conn *c, const struct ism_attach *a)
+/*
+ * Who is not the first goes on where others are: in no other rings. An ismredird that began while only processes that
+ * are gone had them knows nothing of them, and gives out new ones.
+ */
+static int is_marked(struct ism_slot *s, void *peer, int first)
+{
+	if (first) {
+		s->mark = ism_now_ns() | 1;
+		__atomic_store_n(&ism_dmb_stats(peer)->mark, s->mark, __ATOMIC_RELEASE);
+	}
+	return __atomic_load_n(&ism_dmb_stats(peer)->mark, __ATOMIC_ACQUIRE) == s->mark;
+}
+
+static int map_rings(struct conn *c, const struct ism_attach *a, int first)
 {
 	void *own = map_dmb(a->fd[ISM_FD_OWN_DMB], a->own_ring, a->own_off, PROT_READ, &c->own_len);
 	void *peer = map_dmb(a->fd[ISM_FD_PEER_DMB], a->peer_ring, a->peer_off,
 			     PROT_READ | PROT_WRITE, &c->peer_len);
+	int rc = -ENOMEM;
 
 	c->own_bell = ism_private_fd(a->fd[ISM_FD_OWN_BELL]);
 	c->peer_bell = ism_private_fd(a->fd[ISM_FD_PEER_BELL]);
@@ -509,7 +523,9 @@ static int map_rings(struct conn *c, const struct ism_attach *a)
 	c->own_off = a->own_off;
 	c->peer_off = a->peer_off;
 	c->peer = peer;
-	if (own && peer && c->own_bell >= 0 && c->peer_bell >= 0) {
+	if (own && peer && c->own_bell >= 0 && c->peer_bell >= 0)
+		rc = is_marked(c->slot, peer, first) ? 0 : -ESTALE;
+	if (!rc) {
 		atomic_fetch_add(&mapped, 1);
 		__atomic_store_n(&c->own, own, __ATOMIC_RELEASE);
 		return 0;
@@ -517,7 +533,7 @@ static int map_rings(struct conn *c, const struct ism_attach *a)
 	if (own)
 		munmap(own, c->own_len);
 	unmap(c);
-	return -ENOMEM;
+	return rc;
 }
 
 /* The first of the relatives prepares the shared state; the others find it done. */
@@ -569,6 +585,13 @@ static void refused(struct conn *c, int error)
 				       again ? ISM_SLOT_CANDIDATE : ISM_SLOT_PLAIN);
 }
 
+/* Our rings are gone, and what was in them. */
+static void lose(struct ism_slot *s)
+{
+	atomic_store(&s->broken, 1);
+	ism_daemon_detach(s);
+}
+
 static void take_answer(struct conn *c, int error, const struct ism_attach *a)
 {
 	int fd = conn_any_fd(c), first;
@@ -583,10 +606,12 @@ static void take_answer(struct conn *c, int error, const struct ism_attach *a)
 		drop_answer(a);
 		return;
 	}
-	error = map_rings(c, a);
+	error = map_rings(c, a, first);
 	if (error) {
 		if (first)
 			atomic_store(&c->slot->state, ISM_SLOT_PLAIN);
+		if (error == -ESTALE)
+			lose(c->slot);
 		return;
 	}
 	ism_dmb_stats(c->peer)->pid = getpid();
@@ -696,7 +721,7 @@ static void join(struct conn *c, int fd)
 {
 	struct ism_slot *s = c->slot;
 
-	for (int i = 0; i < 50 && !conn_attached(c); i++) {
+	for (int i = 0; i < 50 && !conn_attached(c) && !atomic_load(&s->broken); i++) {
 		ask_too(c, fd);
 		if (atomic_load(&c->asked) == ISM_ASKS)
 			ism_daemon_poll(100);

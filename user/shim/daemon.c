@@ -27,8 +27,8 @@ static struct {
 	uint32_t settled; /* owed_seq when nothing was owed any more */
 } d;
 
-/* Tokens of DETACHs that could not be sent yet, 0: none; owed_seq changes with each that comes. */
-static _Atomic uint64_t owed[OWED];
+/* Tokens of DETACHs and LEAVEs that could not be sent yet, 0: none; owed_seq changes with each that comes. */
+static _Atomic uint64_t owed[2][OWED];
 static _Atomic uint32_t owed_seq;
 
 static char path[sizeof(((struct sockaddr_un *)0)->sun_path)]; /* empty: too long */
@@ -96,13 +96,13 @@ static int take(void)
 	return atomic_compare_exchange_strong(&d.busy, &free, 1) ? 0 : -EBUSY;
 }
 
-/* A daemon that is gone, or another one than that which was to hear it, needs no DETACH. */
+/* A daemon that is gone, or another one than that which was to hear it, needs none of them. */
 static void forget_owed(void)
 {
 	uint32_t seq = atomic_load(&owed_seq);
 
-	for (int i = 0; i < OWED; i++)
-		atomic_store(&owed[i], 0);
+	for (int i = 0; i < 2 * OWED; i++)
+		atomic_store(&owed[i / OWED][i % OWED], 0);
 	d.settled = seq;
 }
 
@@ -161,13 +161,15 @@ static void settle(void)
 		return;
 	if (!d.fd)
 		forget_owed();
-	for (int i = 0; d.fd && i < OWED; i++) {
-		struct ism_msg_token t = { .token = atomic_load(&owed[i]) };
+	for (int i = 0; d.fd && i < 2 * OWED; i++) {
+		_Atomic uint64_t *at = &owed[i / OWED][i % OWED];
+		struct ism_msg_token t = { .token = atomic_load(at) };
 
-		if (t.token && send_msg(ISM_MSG_DETACH, 0, &t, sizeof(t), NULL, 0) == -EAGAIN)
+		if (t.token && send_msg(i < OWED ? ISM_MSG_DETACH : ISM_MSG_LEAVE, 0, &t, sizeof(t),
+					NULL, 0) == -EAGAIN)
 			return;
 		if (t.token)
-			atomic_store(&owed[i], 0);
+			atomic_store(at, 0);
 	}
 	d.settled = seq;
 }
@@ -253,20 +255,20 @@ int ism_daemon_ask(int fd, uint64_t token, uint64_t share, uint32_t index)
 }
 
 /* What there is no room for the daemon hears of at our end: it only costs memory. */
-static void owe(uint64_t token)
+static void owe(uint64_t token, int leaves)
 {
 	for (int i = 0; i < OWED; i++) {
 		uint64_t free = 0;
 
-		if (atomic_compare_exchange_strong(&owed[i], &free, token))
+		if (atomic_compare_exchange_strong(&owed[leaves][i], &free, token))
 			break;
 	}
 	atomic_fetch_add(&owed_seq, 1);
 }
 
-void ism_daemon_detach(uint64_t token)
+void ism_daemon_detach(const struct ism_slot *s)
 {
-	owe(token);
+	owe(s->token, atomic_load(&((struct ism_slot *)s)->procs) != 1);
 	if (!take())
 		drop();
 }

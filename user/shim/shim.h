@@ -110,6 +110,7 @@ struct ism_slot {
 	uint64_t peer_token;
 	uint32_t remote; /* the partner is of another kernel: believe no CPU, clock, barrier */
 	uint32_t put_off; /* how often rings were asked for in vain: see until_then() */
+	uint64_t mark; /* the rings that this is the state of: struct ism_dmb_stats */
 	_Atomic uint32_t nonblock; /* O_NONBLOCK of the open file description */
 	_Atomic uint32_t shut; /* 1: SHUT_RD done, 2: SHUT_WR done */
 	_Atomic uint32_t
@@ -464,7 +465,8 @@ int ism_daemon_ask(int fd, uint64_t token, uint64_t share, uint32_t index);
  * @wait_ms: wait so long for the first one
  */
 void ism_daemon_poll(int wait_ms);
-void ism_daemon_detach(uint64_t token);
+/** ism_daemon_detach() - this process has its rings no more; it is still counted in @s->procs */
+void ism_daemon_detach(const struct ism_slot *s);
 void ism_daemon_after_fork(void);
 /** ism_daemon_fds() - our own descriptors, for close_range() and closefrom(): is @fd one of them? */
 int ism_daemon_owns(int fd);
