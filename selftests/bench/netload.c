@@ -48,7 +48,7 @@ static const char usage_text[] =
 	"  --epoll                ping: wait in epoll_wait(), on non-blocking sockets\n"
 	"  --nodelay              stream, hold: set TCP_NODELAY (ping always does)\n"
 	"  --server-cgroup DIR, --client-cgroup DIR    join this cgroup before making sockets\n"
-	"  --server-cpu N, --client-cpu N              run on this CPU\n"
+	"  --server-cpu N, --client-cpu N              run on this CPU (local: the client's)\n"
 	"  --server-run PATH, --client-run PATH        pair: start this end by PATH run --\n"
 	"  --busy N               pair: so many processes beside it that only burn CPU time\n"
 	"  --ready-fd N           server: write a byte there once clients may come\n"
@@ -291,6 +291,13 @@ static void run_server(const struct nl_opts *o)
 	nl_serve(o);
 }
 
+static void run_local(const struct nl_opts *o, const char *what)
+{
+	enter(o->client_cgroup, o->client_cpu);
+	if (nl_local(what, o))
+		usage("the work is pipe or file");
+}
+
 /* Become one end: this very program with the options of the pair, perhaps by "PATH run --". */
 static void __attribute__((noreturn))
 become(const char *role, const char *run, int argc, char **argv, int ready_fd)
@@ -402,7 +409,7 @@ int main(int argc, char **argv)
 		run_client(&o);
 	else if (!strcmp(role, "server"))
 		run_server(&o);
-	else if (nl_local(argv[argc - 1], &o))
-		usage("the work is pipe or file");
+	else
+		run_local(&o, argv[argc - 1]);
 	return 0;
 }
