@@ -16,9 +16,10 @@
 #include <sys/wait.h>
 
 static const struct test *const groups[] = {
-	tests_stream, tests_flags, tests_iov,	tests_opts,   tests_close, tests_kill, tests_signal,
-	tests_fd,     tests_fork,  tests_exec,	tests_thread, tests_epoll, tests_edge, tests_file,
-	tests_conn,   tests_vfork, tests_await, tests_local,  tests_fresh, NULL,
+	tests_stream, tests_flags, tests_iov,  tests_opts,  tests_close,  tests_kill,
+	tests_signal, tests_fd,	   tests_fork, tests_exec,  tests_thread, tests_epoll,
+	tests_edge,   tests_file,  tests_conn, tests_vfork, tests_await,  tests_local,
+	tests_fresh,  tests_shims, NULL,
 };
 
 struct run {
@@ -280,6 +281,7 @@ int main(int argc, char **argv)
 	char self[4096] = "";
 	int opt;
 
+	early_main();
 	role(argc, argv);
 	while ((opt = getopt(argc, argv, "m:C:S:t:j:vl")) != -1) {
 		switch (opt) {

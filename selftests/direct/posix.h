@@ -167,8 +167,10 @@ int open_fds(int below); /* how many descriptors there are below that number */
 extern const struct test tests_stream[], tests_flags[], tests_iov[], tests_opts[], tests_close[],
 	tests_kill[], tests_signal[], tests_fd[], tests_fork[], tests_exec[], tests_thread[],
 	tests_epoll[], tests_edge[], tests_file[], tests_conn[], tests_vfork[], tests_await[],
-	tests_local[], tests_fresh[];
-extern const struct test *const all_tests[];
+	tests_local[], tests_fresh[], tests_shims[];
+
+/* case_shims.c: goes on, and ends, where this process began before main(); returns otherwise */
+void early_main(void);
 
 /* role.c: run one role of one case; does not return */
 _Noreturn void role_main(const struct test *t, bool server);

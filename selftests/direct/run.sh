@@ -111,6 +111,19 @@ run_mode()
 	mode_close || fail "$mode: it does not end well"
 }
 
+# documented - each case that docs/other-shims.rst names is there
+documented()
+{
+	local name all
+
+	all=$'\n'$("$B/direct/posix" -l)$'\n'
+	# shellcheck disable=SC2016 # these are RST's quotes
+	while read -r name; do
+		# shellcheck disable=SC2053 # a name may end in *, for all that begin so
+		[[ $all == *$'\n'$name$'\n'* ]] || fail "docs/other-shims.rst names a case $name"
+	done < <(grep -o '``[a-z0-9_]\+\*\?``' "$HERE/../../docs/other-shims.rst" | tr -d '`' | sort -u)
+}
+
 finish()
 {
 	trap '' INT TERM
@@ -149,4 +162,5 @@ prepare
 for mode in "${MODES[@]}"; do
 	run_mode "$mode"
 done
+documented
 print_counts
