@@ -214,7 +214,7 @@ def other_rows(effort):
     blocks, runs = effort.ms * 4000, max(effort.ms // 2, 20)
     dd = ["dd", "if=/dev/zero", "of=/dev/null", "bs=64", f"count={blocks}", "status=none"]
     loop = ["sh", "-c", f"i=0; while [ $i -lt {runs} ]; do /bin/true; i=$((i+1)); done"]
-    # On two CPUs it is the waking up of the other that is measured: ten times as long, and noisier
+    # On two CPUs it is the waking up of the other that is measured: seven times as long, and noisier
     kinds = (("pipe", "ping-pong through pipes, 64 B, one CPU", local("pipe", *cpus("one-cpu"))),
              ("file", "read a file, 64 B", local("file")),
              ("dd", "dd bs=64",
