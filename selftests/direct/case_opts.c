@@ -198,15 +198,6 @@ static void names(struct end *e)
 		FAILS(getpeername(e->listener, (void *)&a, &len), ENOTCONN);
 }
 
-static int tcp_state(int fd)
-{
-	struct tcp_info info = { 0 };
-	socklen_t len = sizeof(info);
-
-	IS(getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len), 0);
-	return info.tcpi_state;
-}
-
 static void tcp_states(struct end *e)
 {
 	IS(tcp_state(e->fd), TCP_ESTABLISHED);

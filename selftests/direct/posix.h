@@ -162,6 +162,7 @@ pid_t child(void);
 _Noreturn void done(void);
 void reap(pid_t pid); /* it ended well */
 void catch_signal(int sig, void (*handler)(int), int flags);
+int tcp_state(int fd); /* TCP_ESTABLISHED and so on */
 int open_fds(int below); /* how many descriptors there are below that number */
 
 extern const struct test tests_stream[], tests_flags[], tests_iov[], tests_opts[], tests_close[],

@@ -540,6 +540,15 @@ void catch_signal(int sig, void (*handler)(int), int flags)
 	IS(sigaction(sig, &sa, NULL), 0);
 }
 
+int tcp_state(int fd)
+{
+	struct tcp_info info = { 0 };
+	socklen_t len = sizeof(info);
+
+	IS(getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len), 0);
+	return info.tcpi_state;
+}
+
 int open_fds(int below)
 {
 	int n = 0;
