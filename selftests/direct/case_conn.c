@@ -14,15 +14,6 @@ static int socket4(int flags)
 	return fd;
 }
 
-static int connect_to(int fd, int port)
-{
-	struct sockaddr_storage a;
-	socklen_t len;
-
-	address(&a, &len, AF_INET, port);
-	return connect(fd, (void *)&a, len);
-}
-
 /* A port where nobody listens. */
 static int dead_port(void)
 {
@@ -215,11 +206,7 @@ static void accept_eintr(struct end *e)
 		CHECK(signals > 0);
 		tell(e, 0);
 	} else {
-		pid_t pid = hear(e);
-
-		while (!heard(e, 40))
-			kill(pid, SIGUSR1);
-		hear(e);
+		disturb(e);
 	}
 	chat(e);
 }
@@ -292,17 +279,8 @@ static void reuseport(struct end *e)
 		return;
 	}
 	for (int i = 0; i < 2; i++) {
-		struct sockaddr_storage a;
-		socklen_t len;
-		int fd = socket4(0);
-
-		setint(fd, SOL_SOCKET, SO_REUSEPORT, 1);
-		address(&a, &len, AF_INET, i ? e->port : 0);
-		IS(bind(fd, (void *)&a, len), 0);
-		IS(listen(fd, 50), 0);
-		IS(getsockname(fd, (void *)&a, &len), 0);
-		e->port = ntohs(((struct sockaddr_in *)&a)->sin_port);
-		p[i] = (struct pollfd){ .fd = fd, .events = POLLIN };
+		p[i].fd = listen_shared(e, i ? e->port : 0);
+		p[i].events = POLLIN;
 	}
 	tell(e, e->port);
 	for (int i = 0; i < 32; i++) {

@@ -9,7 +9,6 @@
 #include <netinet/tcp.h>
 #include <pthread.h>
 #include <sys/epoll.h>
-#include <sys/resource.h>
 #include <sys/select.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -45,11 +44,7 @@ static void closed_in_handler(struct end *e)
 	char c;
 
 	if (!e->server) {
-		pid_t pid = hear(e);
-
-		while (!heard(e, 40))
-			kill(pid, SIGUSR1);
-		hear(e);
+		disturb(e);
 		if (call != ACCEPT)
 			get_eof(e);
 		else
@@ -125,12 +120,9 @@ struct attempt {
 
 static void *attempt(void *arg)
 {
-	struct sockaddr_storage a;
 	struct attempt *t = arg;
-	socklen_t len;
 
-	address(&a, &len, AF_INET, t->port);
-	t->result = connect(t->fd, (void *)&a, len);
+	t->result = connect_to(t->fd, t->port);
 	t->err = errno;
 	return NULL;
 }
@@ -138,14 +130,10 @@ static void *attempt(void *arg)
 /* Connections until the listener has no room, and its kernel drops what asks for one. Return: how many. */
 static int fill_backlog(int port, int *fds, int max)
 {
-	struct sockaddr_storage a;
-	socklen_t len;
-
-	address(&a, &len, AF_INET, port);
 	for (int n = 0; n < max; n++) {
 		fds[n] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 		CHECK(fds[n] >= 0);
-		if (connect(fds[n], (void *)&a, len))
+		if (connect_to(fds[n], port))
 			IS(errno, EINPROGRESS);
 		if (!polled(fds[n], POLLOUT, 300))
 			return n + 1;
@@ -190,22 +178,6 @@ static void shutdown_connecting(struct end *e)
 struct served {
 	int listener[2], accepted[2], closed;
 };
-
-static int reusable_listener(struct end *e)
-{
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	struct sockaddr_storage a;
-	socklen_t len;
-
-	CHECK(fd >= 0);
-	setint(fd, SOL_SOCKET, SO_REUSEPORT, 1);
-	address(&a, &len, AF_INET, 0);
-	IS(bind(fd, (void *)&a, len), 0);
-	IS(listen(fd, 50), 0);
-	IS(getsockname(fd, (void *)&a, &len), 0);
-	e->port = ntohs(((struct sockaddr_in *)&a)->sin_port);
-	return fd;
-}
 
 static void serve_event(int ep, struct served *s, int fd)
 {
@@ -252,7 +224,7 @@ static void two_listeners_server(struct end *e)
 	pthread_t id;
 
 	for (int i = 0; i < 2; i++) {
-		s.listener[i] = reusable_listener(e);
+		s.listener[i] = listen_shared(e, 0);
 		tell(e, e->port);
 	}
 	IS(pthread_create(&id, NULL, serve_set, &s), 0);
@@ -289,77 +261,80 @@ static void two_listeners(struct end *e)
 static void bounce(int a, int b, bool packets)
 {
 	static uint8_t out[20000], in[20000];
-	size_t size = packets ? 1000 : sizeof(out), got = 0;
+	size_t size = packets ? 1000 : sizeof(out), got;
+	int fds[] = { a, b };
 	ssize_t n;
 
 	for (int round = 0; round < 100; round++) {
 		pattern_fill(7, round, out, size);
-		IS(send(a, out, size, 0), size);
+		IS(send(fds[round & 1], out, size, 0), size);
 		for (got = 0; got < size; got += n) {
-			n = recv(b, in + got, size - got, 0);
+			n = recv(fds[!(round & 1)], in + got, size - got, 0);
 			CHECK(n > 0);
 		}
 		CHECK(!memcmp(out, in, size));
-		int swap = a;
-
-		a = b;
-		b = swap;
 	}
 }
 
-/* Connect a pair of that kind through a listener, or by addresses of each other. */
-static void of_kind(int family, int type, int protocol)
+/* A socket with a name of the kernel's choice, which is stored. -1: the kernel has none of that kind. */
+static int bound(int family, int type, int protocol, struct sockaddr_storage *a, socklen_t *len)
 {
-	struct sockaddr_in v4 = { .sin_family = AF_INET,
-				  .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-	struct sockaddr_un un = { .sun_family =
-					  AF_UNIX }; /* an abstract name, which the kernel finds */
-	struct sockaddr_storage a;
-	struct sockaddr *any = family == AF_INET ? (void *)&v4 : (void *)&un;
-	socklen_t len = family == AF_INET ? sizeof(v4) : sizeof(un.sun_family);
-	int l = socket(family, type | SOCK_CLOEXEC, protocol), c, s = -1;
+	struct sockaddr_in v4 = { .sin_family = AF_INET };
+	struct sockaddr_un un = { .sun_family = AF_UNIX };
+	int fd = socket(family, type | SOCK_CLOEXEC, protocol);
 
-	if (l < 0) { /* as it is without us: the kernel has none */
+	if (fd < 0) {
 		CHECK(errno == EPROTONOSUPPORT || errno == ENOPROTOOPT || errno == EAFNOSUPPORT);
+		return -1;
+	}
+	v4.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	if (family == AF_INET)
+		IS(bind(fd, (void *)&v4, sizeof(v4)), 0);
+	else
+		IS(bind(fd, (void *)&un, sizeof(un.sun_family)), 0);
+	*len = sizeof(*a);
+	IS(getsockname(fd, (void *)a, len), 0);
+	return fd;
+}
+
+/* Connect a pair of that kind through a listener, or by addresses of each other. @protocol: 0 for the usual, @is */
+static void of_kind(int family, int type, int protocol, int is)
+{
+	struct sockaddr_storage to_b, to_a;
+	socklen_t len_b, len_a;
+	int b = bound(family, type, protocol, &to_b, &len_b), a, listener;
+
+	if (b < 0)
 		return;
-	}
-	c = socket(family, type | SOCK_CLOEXEC, protocol);
-	CHECK(c >= 0);
-	IS(getint(c, SOL_SOCKET, SO_PROTOCOL), protocol		   ? protocol
-					       : family == AF_INET ? IPPROTO_UDP
-								   : 0);
-	IS(bind(l, any, len), 0);
-	len = sizeof(a);
-	IS(getsockname(l, (void *)&a, &len), 0);
+	a = bound(family, type, protocol, &to_a, &len_a);
+	CHECK(a >= 0);
+	IS(getint(a, SOL_SOCKET, SO_PROTOCOL), is);
+	if (type != SOCK_DGRAM)
+		IS(listen(b, 5), 0);
+	IS(connect(a, (void *)&to_b, len_b), 0);
 	if (type != SOCK_DGRAM) {
-		IS(listen(l, 5), 0);
-		IS(connect(c, (void *)&a, len), 0);
-		s = accept4(l, NULL, NULL, SOCK_CLOEXEC);
-		CHECK(s >= 0);
-		bounce(c, s, type == SOCK_SEQPACKET);
-		close(s);
+		listener = b;
+		b = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+		CHECK(b >= 0);
+		close(listener);
 	} else {
-		IS(bind(c, any, family == AF_INET ? sizeof(v4) : sizeof(un.sun_family)), 0);
-		IS(connect(c, (void *)&a, len), 0);
-		len = sizeof(a);
-		IS(getsockname(c, (void *)&a, &len), 0);
-		IS(connect(l, (void *)&a, len), 0);
-		bounce(c, l, true);
+		IS(connect(b, (void *)&to_a, len_a), 0);
 	}
-	close(c);
-	close(l);
+	bounce(a, b, type != SOCK_STREAM);
+	close(a);
+	close(b);
 }
 
 static void other_kinds(struct end *e)
 {
-	of_kind(AF_INET, SOCK_STREAM, IPPROTO_MPTCP);
-	of_kind(AF_INET, SOCK_STREAM, IPPROTO_SCTP);
-	of_kind(AF_INET, SOCK_STREAM, IPPROTO_OF_SMC);
-	of_kind(AF_INET, SOCK_DGRAM, 0);
-	of_kind(AF_INET, SOCK_DGRAM, IPPROTO_UDP);
-	of_kind(AF_UNIX, SOCK_STREAM, 0);
-	of_kind(AF_UNIX, SOCK_SEQPACKET, 0);
-	of_kind(AF_UNIX, SOCK_DGRAM, 0);
+	of_kind(AF_INET, SOCK_STREAM, IPPROTO_MPTCP, IPPROTO_MPTCP);
+	of_kind(AF_INET, SOCK_STREAM, IPPROTO_SCTP, IPPROTO_SCTP);
+	of_kind(AF_INET, SOCK_STREAM, IPPROTO_OF_SMC, IPPROTO_OF_SMC);
+	of_kind(AF_INET, SOCK_DGRAM, 0, IPPROTO_UDP);
+	of_kind(AF_INET, SOCK_DGRAM, IPPROTO_UDP, IPPROTO_UDP);
+	of_kind(AF_UNIX, SOCK_STREAM, 0, 0);
+	of_kind(AF_UNIX, SOCK_SEQPACKET, 0, 0);
+	of_kind(AF_UNIX, SOCK_DGRAM, 0, 0);
 	chat(e);
 }
 
@@ -392,14 +367,11 @@ static bool early_echo(int fd, int times)
 
 static void early_connection(int port)
 {
-	struct sockaddr_storage a;
 	int status = -1;
-	socklen_t len;
 	pid_t pid;
 
-	address(&a, &len, AF_INET, port);
 	early_fd = socket(AF_INET, SOCK_STREAM, 0);
-	if (connect(early_fd, (void *)&a, len) || !early_echo(early_fd, 10))
+	if (connect_to(early_fd, port) || !early_echo(early_fd, 10))
 		_exit(11);
 	pid = fork();
 	if (!pid)
@@ -412,7 +384,7 @@ static void early_connection(int port)
 static void before_all(int argc, char **argv, char **envp)
 {
 	(void)argc, (void)argv;
-	environ = envp; /* for address() */
+	environ = envp; /* for connect_to() */
 	for (; *envp; envp++)
 		if (!strncmp(*envp, EARLY_PORT, strlen(EARLY_PORT)))
 			early_connection(atoi(*envp + strlen(EARLY_PORT)));
@@ -495,15 +467,8 @@ static void fds_come_back(struct end *e)
 static void thousands(struct end *e)
 {
 	static struct end ends[THOUSANDS];
-	struct rlimit r;
 
-	getrlimit(RLIMIT_NOFILE, &r);
-	if (r.rlim_max < THOUSANDS + 100)
-		skip("only %lu descriptors are allowed here", (unsigned long)r.rlim_max);
-	if (r.rlim_cur < THOUSANDS + 100) {
-		r.rlim_cur = THOUSANDS + 100;
-		IS(setrlimit(RLIMIT_NOFILE, &r), 0);
-	}
+	allow_fds(THOUSANDS + 100);
 	for (int i = 0; i < THOUSANDS; i++) {
 		ends[i] = *e;
 		conn_open(&ends[i], AF_INET);

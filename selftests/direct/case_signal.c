@@ -30,16 +30,6 @@ static void write_there(int sig)
 	put(in_handler, 100);
 }
 
-/* The other role: signals until it is told that one has had its effect. */
-static void disturb(struct end *e)
-{
-	pid_t pid = hear(e);
-
-	while (!heard(e, 40))
-		kill(pid, SIGUSR1);
-	hear(e);
-}
-
 /* ---------------------------------------------------------------- interrupted calls */
 
 enum { RECV, READ, SEND, POLLS, SELECTS, EPOLLS, PPOLLS, TIMEO, PEEKS };

@@ -112,7 +112,9 @@ int recv_fd(int sock);
 /* ---------------------------------------------------------------- connections */
 
 int listen_any(struct end *e, int family); /* on an ephemeral port, which it stores */
+int listen_shared(struct end *e, int port); /* with SO_REUSEPORT; @port 0: as listen_any() */
 void address(struct sockaddr_storage *a, socklen_t *len, int family, int port);
+int connect_to(int fd, int port); /* as connect() returns */
 int connect_port(int family, int port);
 /* Both roles: a connection of their own, not warmed up. */
 void conn_open(struct end *e, int family);
@@ -162,7 +164,11 @@ pid_t child(void);
 _Noreturn void done(void);
 void reap(pid_t pid); /* it ended well */
 void catch_signal(int sig, void (*handler)(int), int flags);
+void disturb(
+	struct end
+		*e); /* SIGUSR1 to the process that it hears of, until it says that it is enough */
 int tcp_state(int fd); /* TCP_ESTABLISHED and so on */
+void allow_fds(unsigned int n); /* so many at least; skips the case where that is forbidden */
 int open_fds(int below); /* how many descriptors there are below that number */
 
 extern const struct test tests_stream[], tests_flags[], tests_iov[], tests_opts[], tests_close[],

@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 #include <linux/tcp.h>
 #include <stdarg.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -166,13 +167,15 @@ static int socket_of(int family)
 	return fd;
 }
 
-int listen_any(struct end *e, int family)
+static int listen_at(struct end *e, int family, int port, bool shared)
 {
 	struct sockaddr_storage a;
 	socklen_t len;
 	int fd = socket_of(family);
 
-	address(&a, &len, family, 0);
+	if (shared)
+		setint(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+	address(&a, &len, family, port);
 	if (bind(fd, (void *)&a, len) && errno == EADDRNOTAVAIL)
 		skip("no IPv6 address here");
 	CHECK(listen(fd, 512) == 0);
@@ -182,14 +185,35 @@ int listen_any(struct end *e, int family)
 	return fd;
 }
 
-int connect_port(int family, int port)
+int listen_any(struct end *e, int family)
+{
+	return listen_at(e, family, 0, false);
+}
+
+int listen_shared(struct end *e, int port)
+{
+	return listen_at(e, AF_INET, port, true);
+}
+
+static int connect_by(int fd, int family, int port)
 {
 	struct sockaddr_storage a;
 	socklen_t len;
-	int fd = socket_of(family);
 
 	address(&a, &len, family, port);
-	IS(connect(fd, (void *)&a, len), 0);
+	return connect(fd, (void *)&a, len);
+}
+
+int connect_to(int fd, int port)
+{
+	return connect_by(fd, AF_INET, port);
+}
+
+int connect_port(int family, int port)
+{
+	int fd = socket_of(family);
+
+	IS(connect_by(fd, family, port), 0);
 	return fd;
 }
 
@@ -540,6 +564,15 @@ void catch_signal(int sig, void (*handler)(int), int flags)
 	IS(sigaction(sig, &sa, NULL), 0);
 }
 
+void disturb(struct end *e)
+{
+	pid_t pid = hear(e);
+
+	while (!heard(e, 40))
+		kill(pid, SIGUSR1);
+	hear(e);
+}
+
 int tcp_state(int fd)
 {
 	struct tcp_info info = { 0 };
@@ -547,6 +580,19 @@ int tcp_state(int fd)
 
 	IS(getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len), 0);
 	return info.tcpi_state;
+}
+
+void allow_fds(unsigned int n)
+{
+	struct rlimit r;
+
+	getrlimit(RLIMIT_NOFILE, &r);
+	if (r.rlim_max < n)
+		skip("descriptors end at %lu here", (unsigned long)r.rlim_max);
+	if (r.rlim_cur >= n)
+		return;
+	r.rlim_cur = n;
+	IS(setrlimit(RLIMIT_NOFILE, &r), 0);
 }
 
 int open_fds(int below)
